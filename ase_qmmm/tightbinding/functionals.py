@@ -1,0 +1,112 @@
+"""What one level contributes to the energy, and the matrices that carry its gradient.
+
+For a functional ``E = sum_s g(eps_s)`` of the levels of ``H C = M C eps`` and site weights w,
+``E_w = sum_s g(eps_s) [C^H Q C]_ss`` with ``Q = (W M + M W) / 2``, and
+
+    D_H =  C (Q~ o g[s,t]) C^H
+    D_M = -C (Q~ o (eps g)[s,t]) C^H + (W P + P W) / 2,      dE_w = Tr(D_H dH) + Tr(D_M dM)
+
+with ``Q~ = C^H Q C``, ``P = C g C^H`` and divided differences ``g[s,t]``. For w = 1 this is the
+Hellmann–Feynman gradient. At a fixed number of electrons the response of mu adds a diagonal term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .spectrum import States, entropy, fermi, fermi_slopes
+
+__all__ = ["LevelFunctional", "divided_differences", "spectral_product"]
+
+
+@dataclass(frozen=True)
+class LevelFunctional:
+    """Energy of one doubly occupied level: ``band``, ``grand`` or ``free``.
+
+    ``band``: g = 2 f eps; ``grand``: g = 2 f (eps - mu) - 2 kT s(f); ``free``: g = 2 f eps - 2 kT s(f), with
+    the occupation f at (mu, kT) and s the entropy of a level.
+
+    Attributes
+    ----------
+    kind : str
+    mu, kT : float
+        eV.
+    fixed_number : bool
+        Whether mu follows the number of electrons.
+    theta : float
+        For ``band`` at fixed number: ``sum f' eps / sum f'`` (eV), the response of mu.
+    """
+
+    kind: str
+    mu: float
+    kT: float
+    fixed_number: bool
+    theta: float = 0.0
+
+    def values(self, levels: np.ndarray) -> np.ndarray:
+        """``g(eps)``."""
+        f = fermi(levels, self.mu, self.kT)
+        g = 2 * f * levels
+        if self.kind != "band":
+            g = g - 2 * self.kT * entropy(levels, self.mu, self.kT)
+        if self.kind == "grand":
+            g = g - 2 * self.mu * f
+        return g
+
+    def slopes(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives of g with respect to eps (at fixed mu) and to mu."""
+        f = fermi(levels, self.mu, self.kT)
+        f1, _ = fermi_slopes(levels, self.mu, self.kT)
+        if self.kind == "grand":
+            return 2 * f, -2 * f
+        lead = levels if self.kind == "band" else self.mu
+        return 2 * f + 2 * f1 * lead, -2 * f1 * lead
+
+    def weights(self, levels: np.ndarray) -> np.ndarray:
+        """Occupation-like factors of the gradient for w = 1: ``dE = sum_s weights_s d eps_s``."""
+        f = 2 * fermi(levels, self.mu, self.kT)
+        if self.kind == "band":
+            return f + 2 * fermi_slopes(levels, self.mu, self.kT)[0] * (levels - self.theta)
+        if self.kind == "free" and not self.fixed_number:
+            return self.slopes(levels)[0]
+        return f
+
+    def weight_slopes(self, levels: np.ndarray) -> np.ndarray:
+        """Derivative of :meth:`weights` with respect to the level, at constant mu and theta."""
+        f1, f2 = fermi_slopes(levels, self.mu, self.kT)
+        if self.kind == "band":
+            return 4 * f1 + 2 * f2 * (levels - self.theta)
+        if self.kind == "free" and not self.fixed_number:
+            return 2 * f1 + 2 * f2 * self.mu
+        return 2 * f1
+
+
+def divided_differences(levels: np.ndarray, values: np.ndarray, slopes: np.ndarray, kT: float) -> np.ndarray:
+    """``(v_s - v_t) / (eps_s - eps_t)``, the mean slope where levels nearly agree.
+
+    Below a distance of 2e-5 kT the quotient loses digits to cancellation and the mean of the two slopes is
+    right to about (distance / kT)^2 = 4e-10 of its scale.
+    """
+    gap = levels[:, None] - levels[None, :]
+    near = np.abs(gap) < 2e-5 * kT
+    quotient = (values[:, None] - values[None, :]) / np.where(near, 1.0, gap)
+    return np.where(near, (slopes[:, None] + slopes[None, :]) / 2, quotient)
+
+
+def spectral_product(states: States, factors: np.ndarray) -> np.ndarray:
+    """``C diag(factors) C^H``, through a symmetric rank-k product of the states with factors not zero.
+
+    Factors of both signs are split, so that each part has a real square root; NumPy sends ``A @ A.T`` to
+    BLAS syrk, which does half the work of a general product.
+    """
+    n = len(states.levels)
+    out = np.zeros((n, n), dtype=states.vectors.dtype)
+    scale = np.abs(factors).max(initial=0.0)
+    for sign in (1.0, -1.0):
+        chosen = sign * factors > 1e-17 * scale
+        if chosen.any():
+            half = states.vectors[:, chosen] * np.sqrt(sign * factors[chosen])
+            out += sign * (half @ half.conj().T)
+    return out

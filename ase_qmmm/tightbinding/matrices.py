@@ -1,0 +1,269 @@
+"""Hamiltonian and overlap of a structure as blocks over pairs of atoms, and their adjoint.
+
+Only pairs within the range of the model are stored, each once (half list); dense matrices are made per
+k-point, and density-like matrices are read back on the same pattern. Nothing here loops over atoms or
+pairs in Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from ..errors import StructureError
+from ..neighbours import check_separations, half_pairs
+from .nrl import NRLModel
+from .slater_koster import two_centre_block
+
+__all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices"]
+
+
+@dataclass
+class PairGroup:
+    """Pairs of one ordered pair of species; p pairs, a and b orbitals."""
+
+    species: tuple[int, int]
+    i: np.ndarray  # (p,)
+    j: np.ndarray  # (p,)
+    shifts: np.ndarray  # (p, 3) cells
+    vectors: np.ndarray  # (p, 3) Å, from i to j
+    rows: np.ndarray  # (p, a) orbital numbers of i
+    columns: np.ndarray  # (p, b)
+    hopping: tuple[np.ndarray, ...]  # (p, a, b), (p, 3, a, b), (p, 3, 3, a, b) up to the order asked for
+    overlap: tuple[np.ndarray, ...]
+    density_ij: tuple[np.ndarray, ...]  # density of j at i, its gradient (p, 3), second derivative (p, 3, 3)
+    density_ji: tuple[np.ndarray, ...]  # density of i at j, as function of the same vector
+
+
+@dataclass
+class PatternDensity:
+    """A density-like matrix on the pattern of the pairs, averaged over k-points with phases."""
+
+    diagonal: np.ndarray  # (N,)
+    blocks: list[np.ndarray]  # per group (p, a, b), element (i a, j b)
+
+
+def _cartesian(radial: np.ndarray, vectors: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Value, gradient and second derivative with respect to the vector of a function of its length."""
+    out: list[np.ndarray] = [radial[0]]
+    if len(radial) > 1:
+        unit = vectors / r[:, None]
+        out.append(radial[1][:, None] * unit)
+    if len(radial) > 2:
+        transverse = radial[1] / r
+        nn = unit[:, :, None] * unit[:, None, :]
+        out.append(transverse[:, None, None] * np.eye(3) + (radial[2] - transverse)[:, None, None] * nn)
+    return tuple(out)
+
+
+class Matrices:
+    """Pair blocks and on-site terms of one structure (see :func:`build_matrices`)."""
+
+    def __init__(self, model: NRLModel, atoms: Atoms, order: int) -> None:
+        self.model = model
+        self.n_atoms = len(atoms)
+        self.order = order
+        self.species = _species(model, atoms)
+        sizes = np.array([sum(2 * l + 1 for l in shells) for shells in model.shells])
+        counts = sizes[self.species] if len(atoms) else np.zeros(0, int)
+        self.first_orbital = np.concatenate([[0], np.cumsum(counts)]).astype(int)
+        self.size = int(self.first_orbital[-1])
+        self.atom_of_orbital = np.repeat(np.arange(self.n_atoms), counts)
+        self.n_electrons = float(model.n_electrons[self.species].sum()) if len(atoms) else 0.0
+        i, j, vectors, shifts = half_pairs(atoms, model.cutoff)
+        distances = np.linalg.norm(vectors, axis=1)
+        check_separations(i, j, distances, model.minimum_distance, model.name)
+        self.closest_pair = None
+        if len(distances):
+            p = int(np.argmin(distances))
+            self.closest_pair = (int(i[p]), int(j[p]), float(distances[p]))
+        self.groups: list[PairGroup] = []
+        for a in range(len(model.symbols)):
+            for b in range(len(model.symbols)):
+                mask = (self.species[i] == a) & (self.species[j] == b)
+                if mask.any():
+                    self.groups.append(
+                        self._group((a, b), i[mask], j[mask], shifts[mask], vectors[mask], distances[mask], sizes)
+                    )
+        self._add_onsite()
+        self._flat = [
+            (g.rows[:, :, None] * self.size + g.columns[:, None, :], g.columns[:, None, :] * self.size + g.rows[:, :, None])
+            for g in self.groups
+        ]
+
+    def _group(
+        self,
+        species: tuple[int, int],
+        i: np.ndarray,
+        j: np.ndarray,
+        shifts: np.ndarray,
+        vectors: np.ndarray,
+        distances: np.ndarray,
+        sizes: np.ndarray,
+    ) -> PairGroup:
+        a, b = species
+        radial = self.model.two_centre(a, b, distances, self.order)
+        na, nb = int(sizes[a]), int(sizes[b])
+        shapes = [(len(i), *(3,) * k, na, nb) for k in range(self.order + 1)]
+        hopping = tuple(np.zeros(s) for s in shapes)
+        overlap = tuple(np.zeros(s) for s in shapes)
+        row = 0
+        for l1 in self.model.shells[a]:
+            column = 0
+            for l2 in self.model.shells[b]:
+                h, s = radial[l1, l2]
+                block = (..., slice(row, row + 2 * l1 + 1), slice(column, column + 2 * l2 + 1))
+                for target, functions in ((hopping, h), (overlap, s)):
+                    for k, values in enumerate(two_centre_block(l1, l2, vectors, functions)):
+                        target[k][block] = values
+                column += 2 * l2 + 1
+            row += 2 * l1 + 1
+        density_ij = _cartesian(self.model.density(a, b, distances, self.order), vectors, distances)
+        density_ji = _cartesian(self.model.density(b, a, distances, self.order), vectors, distances)
+        return PairGroup(
+            species=species,
+            i=i,
+            j=j,
+            shifts=shifts,
+            vectors=vectors,
+            rows=self.first_orbital[i][:, None] + np.arange(na),
+            columns=self.first_orbital[j][:, None] + np.arange(nb),
+            hopping=hopping,
+            overlap=overlap,
+            density_ij=density_ij,
+            density_ji=density_ji,
+        )
+
+    def _add_onsite(self) -> None:
+        n_species = len(self.model.symbols)
+        rho = np.zeros((n_species, self.n_atoms))
+        for g in self.groups:
+            a, b = g.species
+            rho[b] += np.bincount(g.i, g.density_ij[0], self.n_atoms)
+            rho[a] += np.bincount(g.j, g.density_ji[0], self.n_atoms)
+        # onsite[t][k][orbital]: k-th derivative with respect to the density of species t around its atom
+        self.onsite = np.zeros((n_species, self.order + 1, self.size))
+        for centre in range(n_species):
+            mask = self.species == centre
+            orbitals = mask[self.atom_of_orbital]
+            for t in range(n_species):
+                values = self.model.onsite(centre, t, rho[t, mask], self.order)
+                self.onsite[t][:, orbitals] = values.reshape(self.order + 1, -1)
+
+    def phases(self, group: PairGroup, kpoint: np.ndarray) -> np.ndarray | None:
+        """Bloch factors exp(2 pi i k.S) of the pairs, real where they are +-1, None where all are 1."""
+        if not np.any(kpoint):
+            return None
+        turns = group.shifts @ kpoint
+        if is_real(kpoint):
+            return np.where(np.rint(2 * turns).astype(int) % 2, -1.0, 1.0)
+        factors: np.ndarray = np.exp(2j * np.pi * turns)
+        return factors
+
+    def dense(self, diagonal: np.ndarray, blocks: list[np.ndarray], kpoint: np.ndarray) -> np.ndarray:
+        """Hermitian (N, N) matrix at a k-point from its diagonal and pair blocks; real where it is."""
+        n2 = self.size * self.size
+        real = is_real(kpoint)
+        flat = np.zeros(n2)
+        imaginary = None if real else np.zeros(n2)
+        for g, block, (upper, lower) in zip(self.groups, blocks, self._flat, strict=True):
+            phase = self.phases(g, kpoint)
+            values = block if phase is None else block * phase[:, None, None]
+            for target, index in ((values, upper), (values.conj(), lower)):
+                flat += np.bincount(index.ravel(), target.real.ravel(), n2)
+                if imaginary is not None:
+                    imaginary += np.bincount(index.ravel(), target.imag.ravel(), n2)
+        matrix = flat if imaginary is None else flat + 1j * imaginary
+        matrix = matrix.reshape(self.size, self.size)
+        matrix[np.diag_indices(self.size)] += diagonal
+        return matrix
+
+    def hamiltonian(self, kpoint: np.ndarray) -> np.ndarray:
+        """H(k), eV."""
+        return self.dense(self.onsite[:, 0].sum(axis=0), [g.hopping[0] for g in self.groups], kpoint)
+
+    def overlap(self, kpoint: np.ndarray) -> np.ndarray:
+        """M(k)."""
+        return self.dense(np.ones(self.size), [g.overlap[0] for g in self.groups], kpoint)
+
+    def pattern(self) -> PatternDensity:
+        """A zero density on the pattern of this structure."""
+        return PatternDensity(np.zeros(self.size), [np.zeros(g.hopping[0].shape) for g in self.groups])
+
+    def gather(self, target: PatternDensity, matrix: np.ndarray, kpoint: np.ndarray, weight: float) -> None:
+        """Add ``weight * Re(matrix * conj(phase))`` on the pattern to `target`."""
+        target.diagonal += weight * np.diagonal(matrix).real
+        flat = matrix.reshape(-1)
+        for g, block, (upper, _) in zip(self.groups, target.blocks, self._flat, strict=True):
+            values = flat[upper]
+            phase = self.phases(g, kpoint)
+            if phase is not None:
+                values = values * phase.conj()[:, None, None]
+            block += weight * values.real
+
+    def site_traces(self, density: PatternDensity) -> np.ndarray:
+        """Mulliken partition of Tr(density M): (n,)."""
+        traces = np.bincount(self.atom_of_orbital, density.diagonal, self.n_atoms)
+        for g, block in zip(self.groups, density.blocks, strict=True):
+            pair = np.einsum("pab,pab->p", block, g.overlap[0])
+            traces += np.bincount(g.i, pair, self.n_atoms) + np.bincount(g.j, pair, self.n_atoms)
+        return traces
+
+    def pair_gradients(self, d_h: PatternDensity, d_m: PatternDensity) -> list[np.ndarray]:
+        """Derivatives of ``Tr(D_H H) + Tr(D_M M)`` with respect to each pair vector, (p, 3) per group."""
+        gradients = []
+        pull = self.onsite_pull(d_h.diagonal)
+        for g, block_h, block_m in zip(self.groups, d_h.blocks, d_m.blocks, strict=True):
+            a, b = g.species
+            gradient = 2 * np.einsum("pab,pcab->pc", block_h, g.hopping[1], optimize=True)
+            gradient += 2 * np.einsum("pab,pcab->pc", block_m, g.overlap[1], optimize=True)
+            gradient += pull[b, g.i][:, None] * g.density_ij[1] + pull[a, g.j][:, None] * g.density_ji[1]
+            gradients.append(gradient)
+        return gradients
+
+    def onsite_pull(self, diagonal: np.ndarray, k: int = 1) -> np.ndarray:
+        """Sum over the orbitals of each atom of ``diagonal * d^k h / d rho_t^k``: (species t, n)."""
+        return np.array(
+            [np.bincount(self.atom_of_orbital, diagonal * terms[k], self.n_atoms) for terms in self.onsite]
+        )
+
+    def forces_and_virial(self, gradients: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Forces (n, 3) and virial (3, 3) = -dE/dstrain from derivatives by pair vectors."""
+        forces = np.zeros((self.n_atoms, 3))
+        virial = np.zeros((3, 3))
+        for g, gradient in zip(self.groups, gradients, strict=True):
+            for c in range(3):
+                forces[:, c] += np.bincount(g.i, gradient[:, c], self.n_atoms)
+                forces[:, c] -= np.bincount(g.j, gradient[:, c], self.n_atoms)
+            virial -= gradient.T @ g.vectors
+        return forces, (virial + virial.T) / 2
+
+
+def is_real(kpoint: np.ndarray) -> bool:
+    """Whether k and -k are equivalent, so that H(k) is real."""
+    return bool(np.all(np.abs(2 * kpoint - np.rint(2 * kpoint)) < 1e-12))
+
+
+def _species(model: NRLModel, atoms: Atoms) -> np.ndarray:
+    match = atoms.numbers[:, None] == model.numbers
+    unknown = ~match.any(axis=1)
+    if unknown.any():
+        symbols = sorted({atoms.symbols[k] for k in np.flatnonzero(unknown)})
+        raise StructureError(
+            f"atoms: {model.name} has no parameters for {', '.join(symbols)} "
+            f"(first at atom {int(np.argmax(unknown))}); it knows {', '.join(model.symbols)}"
+        )
+    return np.argmax(match, axis=1)
+
+
+def build_matrices(model: NRLModel, atoms: Atoms, order: int = 1) -> Matrices:
+    """Blocks of the Hamiltonian (eV) and overlap with derivatives up to `order` (0, 1 or 2).
+
+    Raises
+    ------
+    StructureError
+        Positions or cell not finite, atoms closer than ``model.minimum_distance``, unknown elements.
+    """
+    return Matrices(model, atoms, order)

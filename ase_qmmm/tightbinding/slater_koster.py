@@ -1,0 +1,186 @@
+"""Two-centre (Slater–Koster) blocks of s, p and d orbitals and their Cartesian derivatives.
+
+An element between orbital a of shell l on atom i and orbital b of shell l' on atom j is
+``sum_c P_abc(r) h_c(|r|) / |r|^(l + l')`` with ``r = r_j - r_i``, channels c (sigma, pi, delta) and
+homogeneous polynomials P of degree l + l'. Derivatives of any order follow from those of polynomials, so
+no formula is differentiated by hand.
+
+Orbital order: s; p_y, p_z, p_x; d_xy, d_yz, d_3z2-r2, d_xz, d_x2-y2. The polynomials are the closed form
+of J. C. Slater and G. F. Koster, Phys. Rev. 94, 1498 (1954), table I, for any pair of real orbitals.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from .radial import inverse_power, laplacians, leibniz
+
+__all__ = ["CHANNELS", "shell_channels", "two_centre_block"]
+
+CHANNELS = ("sss", "sps", "pps", "ppp", "sds", "pds", "pdp", "dds", "ddp", "ddd")
+_AXES = (1, 2, 0)  # p_y, p_z, p_x
+_S3 = np.sqrt(3.0)
+# d orbital m is the quadratic form n.T_m.n, normalised so that sum_m (n.T_m.n)^2 = 1.
+_D = np.zeros((5, 3, 3))
+_D[0, 0, 1] = _D[0, 1, 0] = _S3 / 2
+_D[1, 1, 2] = _D[1, 2, 1] = _S3 / 2
+_D[2] = np.diag([-0.5, -0.5, 1.0])
+_D[3, 0, 2] = _D[3, 2, 0] = _S3 / 2
+_D[4] = np.diag([_S3 / 2, -_S3 / 2, 0.0])
+
+Poly = dict[tuple[int, int, int], float]
+
+
+def _add(*terms: tuple[float, Poly]) -> Poly:
+    out: Poly = {}
+    for factor, poly in terms:
+        for key, value in poly.items():
+            out[key] = out.get(key, 0.0) + factor * value
+    return out
+
+
+def _mul(*polys: Poly) -> Poly:
+    out: Poly = {(0, 0, 0): 1.0}
+    for poly in polys:
+        new: Poly = {}
+        for (a, va), (b, vb) in product(out.items(), poly.items()):
+            key = (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+            new[key] = new.get(key, 0.0) + va * vb
+        out = new
+    return out
+
+
+def _unit(axis: int) -> tuple[int, int, int]:
+    e = [0, 0, 0]
+    e[axis] = 1
+    return (e[0], e[1], e[2])
+
+
+def _linear(vector: np.ndarray) -> Poly:
+    return {_unit(a): float(v) for a, v in enumerate(vector) if v}
+
+
+def _quadratic(matrix: np.ndarray) -> Poly:
+    return _add(*[(float(matrix[a, b]), _mul({_unit(a): 1.0}, {_unit(b): 1.0})) for a in range(3) for b in range(3)])
+
+
+_R2 = _quadratic(np.eye(3))
+
+
+def _element(l1: int, l2: int, a: int, b: int) -> dict[str, Poly]:
+    """Polynomials by channel of orbital a of shell l1 with orbital b of shell l2 >= l1."""
+    if (l1, l2) == (0, 0):
+        return {"sss": {(0, 0, 0): 1.0}}
+    if (l1, l2) == (0, 1):
+        return {"sps": {_unit(_AXES[b]): 1.0}}
+    if (l1, l2) == (0, 2):
+        return {"sds": _quadratic(_D[b])}
+    if (l1, l2) == (1, 1):
+        sigma = _mul({_unit(_AXES[a]): 1.0}, {_unit(_AXES[b]): 1.0})
+        return {"pps": sigma, "ppp": _add((float(a == b), _R2), (-1.0, sigma))}
+    if (l1, l2) == (1, 2):
+        sigma = _mul({_unit(_AXES[a]): 1.0}, _quadratic(_D[b]))
+        pi = _add((2 / _S3, _mul(_linear(_D[b][_AXES[a]]), _R2)), (-2 / _S3, sigma))
+        return {"pds": sigma, "pdp": pi}
+    sigma = _mul(_quadratic(_D[a]), _quadratic(_D[b]))
+    symmetric = (_D[a] @ _D[b] + _D[b] @ _D[a]) / 2
+    pi = _add((4 / 3, _mul(_quadratic(symmetric), _R2)), (-4 / 3, sigma))
+    delta = _add((float(a == b), _mul(_R2, _R2)), (-1.0, sigma), (-1.0, pi))
+    return {"dds": sigma, "ddp": pi, "ddd": delta}
+
+
+def shell_channels(l1: int, l2: int) -> tuple[str, ...]:
+    """Channel names of two shells, e.g. ``("pps", "ppp")`` for l = 1, 1; the order of the shells is free."""
+    return tuple(_element(*sorted((l1, l2)), 0, 0))
+
+
+def _differentiate(poly: Poly, axis: int) -> Poly:
+    out: Poly = {}
+    for key, value in poly.items():
+        if key[axis]:
+            lower = list(key)
+            lower[axis] -= 1
+            out[(lower[0], lower[1], lower[2])] = value * key[axis]
+    return out
+
+
+@lru_cache(maxsize=None)
+def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
+    """Channels, and for derivative orders 0, 1, 2 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
+    channels = shell_channels(l1, l2)
+    # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
+    sign = -1.0 if l1 > l2 and (l1 + l2) % 2 else 1.0
+    na, nb = 2 * l1 + 1, 2 * l2 + 1
+
+    def entry(a: int, b: int, channel: str) -> Poly:
+        poly = _element(l1, l2, a, b)[channel] if l1 <= l2 else _element(l2, l1, b, a)[channel]
+        return _add((sign, poly))
+
+    levels = []
+    for order in range(3):
+        degree = l1 + l2 - order
+        exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
+        index = {e: k for k, e in enumerate(exponents)}
+        table = np.zeros((len(channels), *(3,) * order, na, nb, len(exponents)))
+        for (c, name), a, b in product(enumerate(channels), range(na), range(nb)):
+            for axes in product(range(3), repeat=order):
+                poly = entry(a, b, name)
+                for axis in axes:
+                    poly = _differentiate(poly, axis)
+                for key, value in poly.items():
+                    table[(c, *axes, a, b, index[key])] = value
+        levels.append((np.array(exponents, dtype=int).reshape(-1, 3), table))
+    return channels, levels
+
+
+def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Blocks between shell l1 on i and shell l2 on j, with Cartesian derivatives.
+
+    Parameters
+    ----------
+    l1, l2 : int
+        Angular momenta, 0 to 2.
+    vectors : ndarray, shape (p, 3)
+        From i to j (Å).
+    radial : ndarray, shape (n_channels, order + 1, p)
+        Channel functions h_c and their derivatives with respect to distance, channels in the order of
+        :func:`shell_channels`; order 0, 1 or 2.
+
+    Returns
+    -------
+    tuple of ndarray
+        B (p, a, b); dB/dr_c (p, 3, a, b) for order >= 1; d2B/dr_c dr_d (p, 3, 3, a, b) for order 2.
+    """
+    order = radial.shape[1] - 1
+    r = np.linalg.norm(vectors, axis=1)
+    _, levels = _tables(l1, l2)
+    theta = laplacians(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
+    powers = vectors.T[:, None, :] ** np.arange(l1 + l2 + 1)[None, :, None]  # (3, degree + 1, p)
+
+    def polynomials(k: int) -> np.ndarray:
+        exponents, table = levels[k]
+        if not len(exponents):
+            return np.zeros((*table.shape[:-1], len(vectors)))
+        monomials = powers[0, exponents[:, 0]] * powers[1, exponents[:, 1]] * powers[2, exponents[:, 2]]
+        return table @ monomials  # (c, ..., a, b, p)
+
+    x = vectors.T
+    value = polynomials(0)
+    out = [np.einsum("cabp,cp->pab", value, theta[:, 0])]
+    if order >= 1:
+        gradient = polynomials(1)
+        first = np.einsum("ceabp,cp->peab", gradient, theta[:, 0])
+        radial_part = np.einsum("cabp,cp->pab", value, theta[:, 1])
+        first += np.einsum("ep,pab->peab", x, radial_part)
+        out.append(first)
+    if order >= 2:
+        second = np.einsum("cefabp,cp->pefab", polynomials(2), theta[:, 0])
+        cross = np.einsum("ceabp,cp,fp->pefab", gradient, theta[:, 1], x, optimize=True)
+        second += cross + cross.swapaxes(1, 2)
+        second += np.einsum("ef,pab->pefab", np.eye(3), radial_part)
+        second += np.einsum("cabp,cp,ep,fp->pefab", value, theta[:, 2], x, x, optimize=True)
+        out.append(second)
+    return tuple(out)

@@ -16,9 +16,9 @@ from .spectrum import States, eigenstates, entropy, fermi, fermi_slopes, find_mu
 
 __all__ = ["TightBinding", "fermi_level"]
 
-# Sampled length (Å) per direction, cell height times number of k-points: at 60 Å the lattice constant of
-# NRL silicon is converged to 1e-7 Å; a carved box of 20 Å or more needs Gamma only (docs/accuracy.md).
-CRYSTAL_LENGTH = 60.0
+# Sampled length (Å) per direction, cell height times number of k-points: at 50 Å the lattice constant of
+# NRL silicon is converged to 3e-7 Å; a carved box of 20 Å or more needs Gamma only (docs/accuracy.md).
+CRYSTAL_LENGTH = 50.0
 CLUSTER_LENGTH = 20.0
 
 
@@ -126,7 +126,7 @@ class TightBinding(SiteCalculator):
         return TightBinding(self.model.name, **options)
 
     def for_crystal(self, unit_cell: Atoms) -> TightBinding:
-        """Same model with k-points that converge the bulk crystal (a sampled length of 60 Å or `kpts`)."""
+        """Same model with k-points that converge the bulk crystal (a sampled length of 50 Å or `kpts`)."""
         grid = np.maximum(k_grid(unit_cell, CRYSTAL_LENGTH), self._own_grid(unit_cell))
         return self.with_options(kpts={"size": tuple(int(n) for n in grid), "gamma": True})
 
@@ -156,16 +156,15 @@ class TightBinding(SiteCalculator):
     # -- evaluation ------------------------------------------------------------------------------------
 
     def _solve(self, matrices: Matrices, atoms: Atoms) -> tuple[list[States], LevelFunctional]:
-        states = [eigenstates(matrices, k, w) for k, w in reduced_kpoints(self.kpts, atoms)]
-        levels = [s.levels for s in states]
-        weights = [s.weight for s in states]
-        mu = self.mu if self.mu is not None else find_mu(levels, weights, matrices.n_electrons, self.kT)
+        states = eigenstates(matrices, *reduced_kpoints(self.kpts, atoms))
+        mu = self.mu if self.mu is not None else find_mu(states, matrices.n_electrons, self.kT)
         self.last_mu = mu
         theta = 0.0
         if self.kind == "band" and self.mu is None:
-            slope = sum(w * fermi_slopes(e, mu, self.kT)[0].sum() for e, w in zip(levels, weights, strict=True))
-            product = sum(w * fermi_slopes(e, mu, self.kT)[0] @ e for e, w in zip(levels, weights, strict=True))
-            theta = float(product / slope) if abs(slope) > 1e-200 else mu
+            slopes = [s.weights[:, None] * fermi_slopes(s.levels, mu, self.kT)[0] for s in states]
+            total = sum(slope.sum() for slope in slopes)
+            moment = sum((slope * s.levels).sum() for slope, s in zip(slopes, states, strict=True))
+            theta = float(moment / total) if abs(total) > 1e-200 else mu
         return states, LevelFunctional(self.kind, mu, self.kT, self.mu is None, theta)
 
     def evaluate(self, atoms: Atoms, weights: np.ndarray | None = None) -> SiteResult:
@@ -195,11 +194,11 @@ class TightBinding(SiteCalculator):
         """Site energies (n,) of the functional and kT times site entropies (n,), eV."""
         values, heat = matrices.pattern(), matrices.pattern()
         for s in states:
-            matrices.gather(values, spectral_product(s, functional.values(s.levels)), s.kpoint, s.weight)
+            matrices.gather(values, spectral_product(s, functional.values(s.levels)), s.kpoints, s.weights)
             if functional.kind == "free":
                 # Only levels near mu carry entropy, so that this product is small.
                 factors = 2 * functional.kT * entropy(s.levels, functional.mu, functional.kT)
-                matrices.gather(heat, spectral_product(s, factors), s.kpoint, s.weight)
+                matrices.gather(heat, spectral_product(s, factors), s.kpoints, s.weights)
         return matrices.site_traces(values), matrices.site_traces(heat)
 
     @staticmethod
@@ -209,8 +208,8 @@ class TightBinding(SiteCalculator):
         d_h, d_m = matrices.pattern(), matrices.pattern()
         for s in states:
             factors = functional.weights(s.levels)
-            matrices.gather(d_h, spectral_product(s, factors), s.kpoint, s.weight)
-            matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoint, s.weight)
+            matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
+            matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
         return d_h, d_m
 
     @staticmethod
@@ -222,19 +221,20 @@ class TightBinding(SiteCalculator):
         rows = np.flatnonzero(orbital_weights)
         mu_slope, number_slope = 0.0, 0.0
         for s in states:
-            c = s.vectors
+            c, adjoint = s.vectors, s.vectors.conj().swapaxes(1, 2)
             g = functional.values(s.levels)
             g_eps, g_mu = functional.slopes(s.levels)
-            mc = matrices.overlap(s.kpoint)[rows] @ c
-            half = c[rows].conj().T @ (orbital_weights[rows, None] * mc)
-            q = (half + half.conj().T) / 2
-            mu_slope += s.weight * float(np.diagonal(q).real @ g_mu)
-            number_slope += s.weight * float(fermi_slopes(s.levels, functional.mu, functional.kT)[0].sum())
+            mc = matrices.overlap(s.kpoints)[:, rows] @ c
+            half = adjoint[:, :, rows] @ (orbital_weights[rows, None] * mc)
+            q = (half + half.conj().swapaxes(1, 2)) / 2
+            mu_slope += float(s.weights @ (np.diagonal(q, axis1=1, axis2=2).real * g_mu).sum(axis=1))
+            f1 = fermi_slopes(s.levels, functional.mu, functional.kT)[0]
+            number_slope += float(s.weights @ f1.sum(axis=1))
             difference = divided_differences(s.levels, g, g_eps, functional.kT)
-            matrices.gather(d_h, c @ (q * difference) @ c.conj().T, s.kpoint, s.weight)
+            matrices.gather(d_h, c @ (q * difference) @ adjoint, s.kpoints, s.weights)
             difference = divided_differences(s.levels, s.levels * g, g + s.levels * g_eps, functional.kT)
-            matrices.gather(d_m, -c @ (q * difference) @ c.conj().T, s.kpoint, s.weight)
-            matrices.gather(p, spectral_product(s, g), s.kpoint, s.weight)
+            matrices.gather(d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
+            matrices.gather(p, spectral_product(s, g), s.kpoints, s.weights)
         d_m.diagonal += orbital_weights * p.diagonal
         for g_, block, target in zip(matrices.groups, p.blocks, d_m.blocks, strict=True):
             target += block * ((site_weights[g_.i] + site_weights[g_.j]) / 2)[:, None, None]
@@ -242,8 +242,8 @@ class TightBinding(SiteCalculator):
             # The number of electrons is fixed: d mu = sum f' d eps / sum f'.
             for s in states:
                 factors = mu_slope / number_slope * fermi_slopes(s.levels, functional.mu, functional.kT)[0]
-                matrices.gather(d_h, spectral_product(s, factors), s.kpoint, s.weight)
-                matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoint, s.weight)
+                matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
+                matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
         return d_h, d_m
 
     # -- spectra -----------------------------------------------------------------------------------------
@@ -257,10 +257,13 @@ class TightBinding(SiteCalculator):
         kpts : optional
             Default: those of the calculator. k and -k are reduced to one.
         """
+        states = self._states(atoms, kpts)
+        return np.concatenate([s.levels for s in states]), np.concatenate([s.weights for s in states])
+
+    def _states(self, atoms: Atoms, kpts: Any = None) -> list[States]:
+        check_structure(atoms)
         matrices = build_matrices(self.model, atoms, order=0)
-        kpoints = reduced_kpoints(self.kpts if kpts is None else kpts, atoms)
-        states = [eigenstates(matrices, k, w) for k, w in kpoints]
-        return np.array([s.levels for s in states]), np.array([s.weight for s in states])
+        return eigenstates(matrices, *reduced_kpoints(self.kpts if kpts is None else kpts, atoms))
 
     def charges(self, atoms: Atoms) -> np.ndarray:
         """Mulliken electron number of each atom (n,)."""
@@ -269,7 +272,7 @@ class TightBinding(SiteCalculator):
         density = matrices.pattern()
         for s in states:
             factors = 2 * fermi(s.levels, functional.mu, functional.kT)
-            matrices.gather(density, spectral_product(s, factors), s.kpoint, s.weight)
+            matrices.gather(density, spectral_product(s, factors), s.kpoints, s.weights)
         return matrices.site_traces(density)
 
 
@@ -309,6 +312,5 @@ def fermi_level(model: TightBinding | str, crystal: Any, kpts: Any = None, kT: f
     calc = calc.with_options(mu=None).for_crystal(cell)
     if kpts is not None:
         calc = calc.with_options(kpts=kpts)
-    levels, weights = calc.eigenvalues(cell)
     n_electrons = build_matrices(calc.model, cell, order=0).n_electrons
-    return find_mu(list(levels), list(weights), n_electrons, calc.kT)
+    return find_mu(calc._states(cell), n_electrons, calc.kT)

@@ -84,29 +84,33 @@ class LevelFunctional:
 
 
 def divided_differences(levels: np.ndarray, values: np.ndarray, slopes: np.ndarray, kT: float) -> np.ndarray:
-    """``(v_s - v_t) / (eps_s - eps_t)``, the mean slope where levels nearly agree.
+    """``(v_s - v_t) / (eps_s - eps_t)`` (k, N, N), the mean slope where levels nearly agree; inputs (k, N).
 
     Below a distance of 2e-5 kT the quotient loses digits to cancellation and the mean of the two slopes is
     right to about (distance / kT)^2 = 4e-10 of its scale.
     """
-    gap = levels[:, None] - levels[None, :]
+    gap = levels[:, :, None] - levels[:, None, :]
     near = np.abs(gap) < 2e-5 * kT
-    quotient = (values[:, None] - values[None, :]) / np.where(near, 1.0, gap)
-    return np.where(near, (slopes[:, None] + slopes[None, :]) / 2, quotient)
+    quotient = (values[:, :, None] - values[:, None, :]) / np.where(near, 1.0, gap)
+    return np.where(near, (slopes[:, :, None] + slopes[:, None, :]) / 2, quotient)
 
 
 def spectral_product(states: States, factors: np.ndarray) -> np.ndarray:
-    """``C diag(factors) C^H``, through a symmetric rank-k product of the states with factors not zero.
+    """``C diag(factors) C^H`` (k, N, N), factors (k, N).
 
-    Factors of both signs are split, so that each part has a real square root; NumPy sends ``A @ A.T`` to
-    BLAS syrk, which does half the work of a general product.
+    For a single k-point through symmetric rank-k products of the states with factors not zero: factors of
+    each sign have a real square root, and NumPy sends ``A @ A.T`` to BLAS syrk, half the work of a general
+    product.
     """
-    n = len(states.levels)
-    out = np.zeros((n, n), dtype=states.vectors.dtype)
+    c = states.vectors
+    if len(c) > 1:
+        product: np.ndarray = (c * factors[:, None, :]) @ c.conj().swapaxes(1, 2)
+        return product
+    out = np.zeros_like(c)
     scale = np.abs(factors).max(initial=0.0)
     for sign in (1.0, -1.0):
-        chosen = sign * factors > 1e-17 * scale
+        chosen = sign * factors[0] > 1e-17 * scale
         if chosen.any():
-            half = states.vectors[:, chosen] * np.sqrt(sign * factors[chosen])
-            out += sign * (half @ half.conj().T)
+            half = c[0][:, chosen] * np.sqrt(sign * factors[0, chosen])
+            out[0] += sign * (half @ half.conj().T)
     return out

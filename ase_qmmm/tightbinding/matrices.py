@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from scipy.sparse import coo_array
 
 from ..errors import StructureError
 from ..neighbours import check_separations, half_pairs
@@ -88,10 +89,7 @@ class Matrices:
                         self._group((a, b), i[mask], j[mask], shifts[mask], vectors[mask], distances[mask], sizes)
                     )
         self._add_onsite()
-        self._flat = [
-            (g.rows[:, :, None] * self.size + g.columns[:, None, :], g.columns[:, None, :] * self.size + g.rows[:, :, None])
-            for g in self.groups
-        ]
+        self._flat = [g.rows[:, :, None] * self.size + g.columns[:, None, :] for g in self.groups]
 
     def _group(
         self,
@@ -152,56 +150,59 @@ class Matrices:
                 values = self.model.onsite(centre, t, rho[t, mask], self.order)
                 self.onsite[t][:, orbitals] = values.reshape(self.order + 1, -1)
 
-    def phases(self, group: PairGroup, kpoint: np.ndarray) -> np.ndarray | None:
-        """Bloch factors exp(2 pi i k.S) of the pairs, real where they are +-1, None where all are 1."""
-        if not np.any(kpoint):
+    def phases(self, group: PairGroup, kpoints: np.ndarray) -> np.ndarray | None:
+        """Bloch factors exp(2 pi i k.S), (k, p): real where they all are +-1, None where all are 1."""
+        if not np.any(kpoints):
             return None
-        turns = group.shifts @ kpoint
-        if is_real(kpoint):
+        turns = kpoints @ group.shifts.T
+        if is_real(kpoints):
             return np.where(np.rint(2 * turns).astype(int) % 2, -1.0, 1.0)
         factors: np.ndarray = np.exp(2j * np.pi * turns)
         return factors
 
-    def dense(self, diagonal: np.ndarray, blocks: list[np.ndarray], kpoint: np.ndarray) -> np.ndarray:
-        """Hermitian (N, N) matrix at a k-point from its diagonal and pair blocks; real where it is."""
-        n2 = self.size * self.size
-        real = is_real(kpoint)
-        flat = np.zeros(n2)
-        imaginary = None if real else np.zeros(n2)
-        for g, block, (upper, lower) in zip(self.groups, blocks, self._flat, strict=True):
-            phase = self.phases(g, kpoint)
-            values = block if phase is None else block * phase[:, None, None]
-            for target, index in ((values, upper), (values.conj(), lower)):
-                flat += np.bincount(index.ravel(), target.real.ravel(), n2)
-                if imaginary is not None:
-                    imaginary += np.bincount(index.ravel(), target.imag.ravel(), n2)
-        matrix = flat if imaginary is None else flat + 1j * imaginary
-        matrix = matrix.reshape(self.size, self.size)
-        matrix[np.diag_indices(self.size)] += diagonal
+    def dense(self, diagonal: np.ndarray, blocks: list[np.ndarray], kpoints: np.ndarray) -> np.ndarray:
+        """Hermitian matrices (k, N, N) from their diagonal and pair blocks; real where all of them are."""
+        n, n2 = self.size, self.size**2
+        half = np.zeros((len(kpoints), n2), dtype=float if is_real(kpoints) else complex)
+        for g, block, index in zip(self.groups, blocks, self._flat, strict=True):
+            phase = self.phases(g, kpoints)
+            if phase is None or len(kpoints) == 1:
+                values = block if phase is None else block * phase[0][:, None, None]
+                half += np.bincount(index.ravel(), values.real.ravel(), n2)
+                if np.iscomplexobj(values):
+                    half += 1j * np.bincount(index.ravel(), values.imag.ravel(), n2)
+            else:
+                pair = np.repeat(np.arange(len(block)), block[0].size)
+                scatter = coo_array((block.ravel(), (index.ravel(), pair)), shape=(n2, len(block))).tocsr()
+                half += (scatter @ phase.T).T
+        matrix = half.reshape(len(kpoints), n, n)
+        matrix = matrix + matrix.conj().swapaxes(1, 2)
+        matrix[:, np.arange(n), np.arange(n)] += diagonal
         return matrix
 
-    def hamiltonian(self, kpoint: np.ndarray) -> np.ndarray:
-        """H(k), eV."""
-        return self.dense(self.onsite[:, 0].sum(axis=0), [g.hopping[0] for g in self.groups], kpoint)
+    def hamiltonian(self, kpoints: np.ndarray) -> np.ndarray:
+        """H(k) (k, N, N), eV."""
+        return self.dense(self.onsite[:, 0].sum(axis=0), [g.hopping[0] for g in self.groups], kpoints)
 
-    def overlap(self, kpoint: np.ndarray) -> np.ndarray:
-        """M(k)."""
-        return self.dense(np.ones(self.size), [g.overlap[0] for g in self.groups], kpoint)
+    def overlap(self, kpoints: np.ndarray) -> np.ndarray:
+        """M(k) (k, N, N)."""
+        return self.dense(np.ones(self.size), [g.overlap[0] for g in self.groups], kpoints)
 
     def pattern(self) -> PatternDensity:
         """A zero density on the pattern of this structure."""
         return PatternDensity(np.zeros(self.size), [np.zeros(g.hopping[0].shape) for g in self.groups])
 
-    def gather(self, target: PatternDensity, matrix: np.ndarray, kpoint: np.ndarray, weight: float) -> None:
-        """Add ``weight * Re(matrix * conj(phase))`` on the pattern to `target`."""
-        target.diagonal += weight * np.diagonal(matrix).real
-        flat = matrix.reshape(-1)
-        for g, block, (upper, _) in zip(self.groups, target.blocks, self._flat, strict=True):
-            values = flat[upper]
-            phase = self.phases(g, kpoint)
-            if phase is not None:
-                values = values * phase.conj()[:, None, None]
-            block += weight * values.real
+    def gather(self, target: PatternDensity, matrix: np.ndarray, kpoints: np.ndarray, weights: np.ndarray) -> None:
+        """Add ``sum_k weight_k Re(matrix_k * conj(phase_k))`` on the pattern to `target`; matrix (k, N, N)."""
+        target.diagonal += weights @ np.diagonal(matrix, axis1=1, axis2=2).real
+        flat = matrix.reshape(len(matrix), -1)
+        for g, block, index in zip(self.groups, target.blocks, self._flat, strict=True):
+            phase = self.phases(g, kpoints)
+            for k, (row, weight) in enumerate(zip(flat, weights, strict=True)):
+                values = row[index]
+                if phase is not None:
+                    values = values * phase[k].conj()[:, None, None]
+                block += weight * values.real
 
     def site_traces(self, density: PatternDensity) -> np.ndarray:
         """Mulliken partition of Tr(density M): (n,)."""
@@ -241,9 +242,9 @@ class Matrices:
         return forces, (virial + virial.T) / 2
 
 
-def is_real(kpoint: np.ndarray) -> bool:
-    """Whether k and -k are equivalent, so that H(k) is real."""
-    return bool(np.all(np.abs(2 * kpoint - np.rint(2 * kpoint)) < 1e-12))
+def is_real(kpoints: np.ndarray) -> bool:
+    """Whether k and -k are equivalent, so that H(k) is real, for all of these k-points."""
+    return bool(np.all(np.abs(2 * kpoints - np.rint(2 * kpoints)) < 1e-12))
 
 
 def _species(model: NRLModel, atoms: Atoms) -> np.ndarray:

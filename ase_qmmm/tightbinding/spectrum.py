@@ -8,31 +8,33 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import kpts2ndarray
-from scipy.linalg import LinAlgError, eigh, eigvalsh
+from scipy.linalg import LinAlgError, eigh
 from scipy.optimize import brentq
 from scipy.special import expit, xlogy
 
 from ..errors import NumericsError
 from .matrices import Matrices
 
-__all__ = ["KPoint", "States", "reduced_kpoints", "eigenstates", "fermi", "fermi_slopes", "entropy", "find_mu"]
+__all__ = ["States", "reduced_kpoints", "eigenstates", "fermi", "fermi_slopes", "entropy", "find_mu"]
 
 
 @dataclass
 class States:
-    """Eigenstates at one k-point: ``H C = M C diag(levels)``, ``C^H M C = 1``."""
+    """Eigenstates at a batch of k-points: ``H C = M C diag(levels)``, ``C^H M C = 1``."""
 
-    kpoint: np.ndarray  # (3,) scaled
-    weight: float
-    levels: np.ndarray  # (N,) eV
-    vectors: np.ndarray  # (N, N)
-
-
-KPoint = tuple[np.ndarray, float]
+    kpoints: np.ndarray  # (k, 3) scaled
+    weights: np.ndarray  # (k,)
+    levels: np.ndarray  # (k, N) eV
+    vectors: np.ndarray  # (k, N, N)
 
 
-def reduced_kpoints(kpts: Any, atoms: Atoms) -> list[KPoint]:
-    """k-points (scaled) and weights, one of each pair k, -k (time reversal).
+# Up to this size all k-points are solved in one batched call, which saves the overhead of each.
+_BATCH_SIZE = 64
+_BATCH_ELEMENTS = 2_000_000
+
+
+def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """k-points (k, 3), scaled, and weights (k,); one of each pair k, -k (time reversal).
 
     Raises
     ------
@@ -50,45 +52,72 @@ def reduced_kpoints(kpts: Any, atoms: Atoms) -> list[KPoint]:
     if len(off):
         axis = int(np.flatnonzero(~atoms.pbc)[off[0][1]])
         raise ValueError(f"kpts: {kpts!r} samples direction {axis}, which is not periodic; use 1 there")
-    total = len(points)
-    kept: list[tuple[np.ndarray, float]] = []
-    used = np.zeros(total, dtype=bool)
-    for index, point in enumerate(points):
-        if used[index]:
-            continue
-        difference = points + point  # k and -k agree up to a reciprocal vector
-        partners = np.all(np.abs(difference - np.rint(difference)) < 1e-10, axis=1) & ~used
-        partners[index] = True
-        used |= partners
-        kept.append((point, float(partners.sum()) / total))
-    return kept
+    # Fractions on a fine integer grid, so that k and -k + G compare exactly.
+    grid = 10_000_000
+    codes = np.rint((points % 1.0) * grid).astype(np.int64) % grid
+    negative = (grid - codes) % grid
+    different = codes != negative
+    first_axis = np.argmax(different, axis=1)
+    index = np.arange(len(codes))
+    flip = negative[index, first_axis] < codes[index, first_axis]
+    canonical = np.where(flip[:, None], negative, codes)
+    _, first, counts = np.unique(canonical, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return points[first[order]], counts[order] / len(points)
 
 
-def eigenstates(matrices: Matrices, kpoint: np.ndarray, weight: float) -> States:
-    """Solve the generalised eigenproblem at one k-point with LAPACK's divide-and-conquer driver.
+def eigenstates(matrices: Matrices, kpoints: np.ndarray, weights: np.ndarray) -> list[States]:
+    """Solve the generalised eigenproblem at each k-point.
+
+    Small matrices go through batched LAPACK calls, large ones one by one through its
+    divide-and-conquer driver, in real arithmetic where k and -k are equivalent.
 
     Raises
     ------
     NumericsError
-        The overlap matrix is not positive definite (atoms too close for the model), with its smallest
+        An overlap matrix is not positive definite (atoms too close for the model), with its smallest
         eigenvalue and the closest pair.
     """
-    if matrices.size == 0:
-        return States(kpoint, weight, np.zeros(0), np.zeros((0, 0)))
-    # eigh works on Fortran order; a symmetric matrix is its own transpose, a Hermitian one its conjugate.
-    h = np.asfortranarray(matrices.hamiltonian(kpoint))
-    m = np.asfortranarray(matrices.overlap(kpoint))
-    try:
-        levels, vectors = eigh(h, m, driver="gvd", overwrite_a=True, overwrite_b=True, check_finite=False)
-    except LinAlgError as error:
-        lowest = eigvalsh(matrices.overlap(kpoint), subset_by_index=(0, 0))[0]
-        pair = matrices.closest_pair
-        where = f"; closest pair: atoms {pair[0]} and {pair[1]}, {pair[2]:.3f} Å" if pair else ""
-        raise NumericsError(
-            f"{matrices.model.name}: the overlap matrix is not positive definite (smallest eigenvalue "
-            f"{lowest:.3g}){where}; the model does not hold at such short distances, move these atoms apart"
-        ) from error
-    return States(kpoint, weight, levels, vectors)
+    n = matrices.size
+    if n == 0:
+        return []
+    states = []
+    step = max(1, _BATCH_ELEMENTS // n**2) if n <= _BATCH_SIZE else 1
+    for start in range(0, len(kpoints), step):
+        batch = slice(start, start + step)
+        k = kpoints[batch]
+        solve = _solve_batch if len(k) > 1 else _solve_one
+        try:
+            levels, vectors = solve(matrices, k)
+        except (LinAlgError, np.linalg.LinAlgError) as error:
+            raise _overlap_error(matrices, k) from error
+        states.append(States(k, weights[batch], levels, vectors))
+    return states
+
+
+def _solve_one(matrices: Matrices, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # eigh works on Fortran order: hand over transposes (conjugates), which are the same Hermitian problem.
+    h = matrices.hamiltonian(k)[0].T
+    m = matrices.overlap(k)[0].T
+    levels, vectors = eigh(h, m, driver="gvd", overwrite_a=True, overwrite_b=True, check_finite=False)
+    return levels[None], vectors.conj()[None]
+
+
+def _solve_batch(matrices: Matrices, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    factor = np.linalg.inv(np.linalg.cholesky(matrices.overlap(k)))
+    adjoint = factor.conj().swapaxes(1, 2)
+    levels, vectors = np.linalg.eigh(factor @ matrices.hamiltonian(k) @ adjoint)
+    return levels, adjoint @ vectors
+
+
+def _overlap_error(matrices: Matrices, k: np.ndarray) -> NumericsError:
+    lowest = np.linalg.eigvalsh(matrices.overlap(k)).min()
+    pair = matrices.closest_pair
+    where = f"; closest pair: atoms {pair[0]} and {pair[1]}, {pair[2]:.3f} Å" if pair else ""
+    return NumericsError(
+        f"{matrices.model.name}: the overlap matrix is not positive definite (smallest eigenvalue "
+        f"{lowest:.3g}){where}; the model does not hold at such short distances, move these atoms apart"
+    )
 
 
 def fermi(levels: np.ndarray, mu: float, kT: float) -> np.ndarray:
@@ -119,7 +148,7 @@ def entropy(levels: np.ndarray, mu: float, kT: float) -> np.ndarray:
     return s
 
 
-def find_mu(levels: list[np.ndarray], weights: list[float], n_electrons: float, kT: float) -> float:
+def find_mu(states: list[States], n_electrons: float, kT: float) -> float:
     """Chemical potential (eV) at which ``sum_k w_k sum_s 2 f(eps_ks)`` equals `n_electrons`.
 
     Raises
@@ -127,8 +156,8 @@ def find_mu(levels: list[np.ndarray], weights: list[float], n_electrons: float, 
     NumericsError
         The model has too few orbitals for its electrons.
     """
-    everything = np.concatenate(levels)
-    factors = np.concatenate([np.full(len(e), 2.0 * w) for e, w in zip(levels, weights, strict=True)])
+    everything = np.concatenate([s.levels.ravel() for s in states])
+    factors = np.concatenate([np.repeat(2.0 * s.weights, s.levels.shape[1]) for s in states])
     capacity = factors.sum()
     if not 0 < n_electrons < capacity:
         raise NumericsError(f"{n_electrons:g} electrons do not fit {capacity:g} places: no chemical potential exists")

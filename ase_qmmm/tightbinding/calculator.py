@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ..crystal import Crystal
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
+from ..taylor.force_constants import ForceConstants, stencil_hessian
 from .functionals import LevelFunctional, divided_differences, spectral_product
 from .matrices import Matrices, PatternDensity, build_matrices
 from .nrl import NRLModel
+from .response import force_response
 from .spectrum import States, eigenstates, entropy, fermi, fermi_slopes, find_mu, reduced_kpoints
 
 __all__ = ["TightBinding", "fermi_level"]
@@ -20,6 +23,7 @@ __all__ = ["TightBinding", "fermi_level"]
 # NRL silicon is converged to 3e-7 Å; a carved box of 20 Å or more needs Gamma only (docs/accuracy.md).
 CRYSTAL_LENGTH = 50.0
 CLUSTER_LENGTH = 20.0
+RESPONSE_LENGTH = 30.0
 
 
 class TightBinding(SiteCalculator):
@@ -136,7 +140,7 @@ class TightBinding(SiteCalculator):
             return k_grid(atoms, 2 * np.pi * float(self.kpts["density"]))
         return np.ones(3, int)
 
-    def for_cluster(self, cluster: Atoms, system: Atoms, crystal: Any = None) -> TightBinding:
+    def for_cluster(self, cluster: Atoms, system: Atoms, crystal: Crystal | None = None) -> TightBinding:
         """Calculator for a cluster carved from `system`: sampled as densely, at the crystal's Fermi level.
 
         A carved cluster exchanges electrons with the crystal around it, so that a calculator without `mu`
@@ -150,7 +154,7 @@ class TightBinding(SiteCalculator):
         grid = np.maximum(k_grid(cluster, length), self._own_grid(cluster))
         options: dict[str, Any] = {"kpts": {"size": tuple(int(n) for n in grid), "gamma": True}}
         if self.mu is None and crystal is not None:
-            options["mu"] = fermi_level(self, crystal)
+            options |= {"mu": fermi_level(self, crystal), "energy": "grand"}
         return self.with_options(**options)
 
     # -- evaluation ------------------------------------------------------------------------------------
@@ -246,6 +250,63 @@ class TightBinding(SiteCalculator):
                 matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
         return d_h, d_m
 
+    # -- derivatives at the crystal ------------------------------------------------------------------------
+
+    def force_response(self, atoms: Atoms, displacements: np.ndarray, *, progress: bool = False) -> np.ndarray:
+        """Exact first-order change of the forces under displacements, at fixed chemical potential.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        displacements : ndarray, shape (m, n, 3)
+            Directions (Å).
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        ndarray, shape (m, n, 3)
+            eV/Å: the negative Hessian times each direction.
+
+        Raises
+        ------
+        ValueError
+            Without `mu`: a local displacement in an infinite crystal leaves mu alone, a small cell does not.
+        """
+        directions = np.asarray(displacements, dtype=float)
+        if directions.ndim != 3 or directions.shape[1:] != (len(atoms), 3):
+            raise ValueError(f"displacements: got shape {directions.shape}, expected (m, {len(atoms)}, 3)")
+        if self.mu is None:
+            raise ValueError("mu: the force response is at fixed chemical potential; use with_options(mu=...)")
+        check_structure(atoms)
+        matrices = build_matrices(self.model, atoms, order=2)
+        states, functional = self._solve(matrices, atoms)
+        return force_response(matrices, states, functional, directions, progress=progress)
+
+    def force_constants(self, crystal: Crystal, cutoff: float, *, progress: bool = False) -> ForceConstants:
+        """Exact second derivatives of the energy at the infinite crystal within `cutoff` (Å).
+
+        From first-order perturbation theory in a supercell that holds the stencils, with k-points that sample
+        30 Å along each direction, at the crystal's Fermi level unless `mu` was given. Energies of the
+        sites are grand potentials then.
+        """
+        bulk = self.for_crystal(crystal.unit_cell)
+        if bulk.mu is None:
+            bulk = bulk.with_options(mu=fermi_level(self, crystal), energy="grand")
+
+        def force_changes(supercell: Atoms, displaced: list[int]) -> np.ndarray:
+            grid = np.maximum(k_grid(supercell, RESPONSE_LENGTH), self._own_grid(supercell))
+            calc = bulk.with_options(kpts={"size": tuple(int(n) for n in grid), "gamma": True})
+            directions = np.zeros((len(displaced), 3, len(supercell), 3))
+            for a, atom in enumerate(displaced):
+                directions[a, :, atom] = np.eye(3)
+            change = calc.force_response(supercell, directions.reshape(-1, len(supercell), 3), progress=progress)
+            return change.reshape(directions.shape)
+
+        matrices = stencil_hessian(crystal, cutoff, force_changes)
+        energies = bulk.evaluate(crystal.unit_cell).energies
+        return ForceConstants(crystal, cutoff, matrices, energies, repr(bulk))
+
     # -- spectra -----------------------------------------------------------------------------------------
 
     def eigenvalues(self, atoms: Atoms, kpts: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -291,7 +352,7 @@ def k_grid(atoms: Atoms, length: float) -> np.ndarray:
     return np.maximum(1, np.ceil(length / cell_heights(atoms) - 0.01)).astype(int)
 
 
-def fermi_level(model: TightBinding | str, crystal: Any, kpts: Any = None, kT: float | None = None) -> float:
+def fermi_level(model: TightBinding | str, crystal: Crystal | Atoms, kpts: Any = None, kT: float | None = None) -> float:
     """Chemical potential (eV) at which the perfect crystal is neutral.
 
     Parameters
@@ -306,7 +367,7 @@ def fermi_level(model: TightBinding | str, crystal: Any, kpts: Any = None, kT: f
         eV; default that of the calculator (0.1 for a name).
     """
     calc = TightBinding(model) if isinstance(model, str) else model
-    cell = getattr(crystal, "unit_cell", crystal)
+    cell = crystal.unit_cell if isinstance(crystal, Crystal) else crystal
     if kT is not None:
         calc = calc.with_options(kT=kT)
     calc = calc.with_options(mu=None).for_crystal(cell)

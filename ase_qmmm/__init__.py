@@ -1,6 +1,31 @@
 """QM/MM for crystal defects with ASE: quantum accuracy near the defect, a matched model far away."""
 
 from .crystal import Crystal
+from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
+from .mixing import ForceMixingCalculator, Regions
+from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
+from .stencils import StencilMatch
 from .taylor import TaylorForces
 from .tightbinding import TightBinding, fermi_level
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChildCalculatorError",
+    "Crystal",
+    "ForceMixingCalculator",
+    "MatchError",
+    "NumericsError",
+    "QMMMError",
+    "Regions",
+    "SiteCalculator",
+    "SiteResult",
+    "StencilMatch",
+    "StructureError",
+    "TaylorForces",
+    "TightBinding",
+    "displacement_gradient",
+    "energy_norm",
+    "fermi_level",
+]

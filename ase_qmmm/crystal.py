@@ -61,7 +61,8 @@ class Crystal:
     @property
     def unit_cell(self) -> Atoms:
         """A copy of the cell."""
-        return self._unit_cell.copy()
+        cell: Atoms = self._unit_cell.copy()
+        return cell
 
     @property
     def lattice(self) -> np.ndarray:
@@ -77,12 +78,14 @@ class Crystal:
     @property
     def numbers(self) -> np.ndarray:
         """Atomic numbers (n_basis,)."""
-        return self._unit_cell.numbers.copy()
+        numbers: np.ndarray = self._unit_cell.numbers.copy()
+        return numbers
 
     @property
     def basis_positions(self) -> np.ndarray:
         """Positions of the basis atoms (n_basis, 3), Å."""
-        return self._unit_cell.positions.copy()
+        positions: np.ndarray = self._unit_cell.positions.copy()
+        return positions
 
     @property
     def nearest_neighbour_distance(self) -> float:
@@ -104,8 +107,8 @@ class Crystal:
         """Relax cell and basis with `calc`.
 
         A cubic cell under isotropic stress keeps its shape; only its size and its basis move. A calculator
-        without stress gets one by central differences of its energy. Own quantum models bring the k-points that
-        converge a bulk cell (``calc.for_crystal``).
+        without stress gets one by central differences of its energy. Own quantum models bring the k-points
+        that converge a bulk cell (``calc.for_crystal``).
 
         Parameters
         ----------
@@ -136,7 +139,7 @@ class Crystal:
         try:
             stress = atoms.get_stress(voigt=False)
         except (PropertyNotImplementedError, NotImplementedError):
-            atoms.calc = FiniteDifferenceCalculator(calc, eps_disp=None, eps_stress=1e-4)
+            atoms.calc = FiniteDifferenceCalculator(calc, eps_disp=None, eps_strain=1e-4)
             stress = atoms.get_stress(voigt=False)
         isotropic = np.abs(stress - np.eye(3) * np.trace(stress) / 3).max() < 1e-7
         cubic = rank == 3 and isotropic and _cubic_matrix(crystal.lattice) is not None
@@ -144,14 +147,17 @@ class Crystal:
         if rank < 3:
             normals = np.linalg.qr(crystal.lattice.T, mode="complete")[0][:, rank:]
             if np.abs(np.abs(normals).max(axis=0) - 1).max() > 1e-10:
-                raise StructureError("unit_cell: relaxing a low-dimensional crystal needs its open directions along x, y or z")
+                raise StructureError(
+                    "unit_cell: relaxing a low-dimensional crystal needs its open directions along x, y or z"
+                )
             free = ~(np.abs(normals).max(axis=1) > 0.5)
             strained["mask"] = np.outer(free, free).astype(float)
-        with BFGS(FrechetCellFilter(atoms, **strained), logfile=None) as optimizer:
+        moving: Any = FrechetCellFilter(atoms, **strained)  # a filter stands in for Atoms
+        with BFGS(moving, logfile=None) as optimizer:
             if not optimizer.run(fmax=fmax, steps=steps):
                 raise NumericsError(
-                    f"Crystal.relaxed: not converged to fmax = {fmax:g} in {steps} steps; start from a closer "
-                    f"lattice constant or allow more steps"
+                    f"Crystal.relaxed: not converged to fmax = {fmax:g} in {steps} steps; start from a "
+                    f"closer lattice constant or allow more steps"
                 )
         result = unit_cell.copy()
         result.calc = None
@@ -186,7 +192,9 @@ class Crystal:
             repeats = np.where(self._unit_cell.pbc, repeats, 1)
         if repeats.ndim == 1:
             if repeats.shape != (3,) or not np.issubdtype(repeats.dtype, np.integer) or (repeats < 1).any():
-                raise ValueError(f"n: got {n!r}, expected a positive integer, three of them, or a 3x3 integer matrix")
+                raise ValueError(
+                    f"n: got {n!r}, expected a positive integer, three of them, or a 3x3 integer matrix"
+                )
             repeats = np.diag(repeats)
         matrix = repeats
         if cubic:
@@ -194,7 +202,8 @@ class Crystal:
             if transformation is None:
                 raise ValueError(f"cubic: {self!r} has no cubic supercell of moderate size; use cubic=False")
             matrix = repeats @ transformation
-        return make_supercell(self._unit_cell, matrix)
+        supercell: Atoms = make_supercell(self._unit_cell, matrix)
+        return supercell
 
     def cubic_vectors(self) -> np.ndarray | None:
         """Vectors (3, 3) of the smallest cubic cell in Å, or None if the lattice is not cubic."""
@@ -204,7 +213,8 @@ class Crystal:
     def box_for_radius(self, radius: float) -> np.ndarray:
         """Repetitions (3,) of the unit cell whose Wigner–Seitz cell holds a sphere of `radius` (Å).
 
-        Equal lattice vectors are repeated equally often, so that the supercell keeps the symmetry of the lattice.
+        Equal lattice vectors are repeated equally often, so that the supercell keeps the symmetry of the
+        lattice.
         """
         lengths = np.linalg.norm(self.lattice, axis=1)
         repeats = np.ones(len(lengths), dtype=int)
@@ -271,6 +281,7 @@ def _cubic_matrix(lattice: np.ndarray) -> np.ndarray | None:
     coefficients = np.array([c for c in product(range(-2, 3), repeat=3) if any(c)])
     vectors = coefficients @ reduced
     lengths = np.linalg.norm(vectors, axis=1)
+    matrix: np.ndarray
     for length in np.unique(np.round(lengths, 6)):
         shell = np.flatnonzero(np.abs(lengths - length) < 1e-5 * length)
         # One of each pair v, -v: the one whose largest component is positive.
@@ -288,5 +299,6 @@ def _cubic_matrix(lattice: np.ndarray) -> np.ndarray | None:
                 if best is None or alignment > best[0] + 1e-9:
                     best = (alignment, matrix)
         if best is not None:
-            return np.rint(best[1]).astype(int)
+            matrix = np.rint(best[1]).astype(int)
+            return matrix
     return None

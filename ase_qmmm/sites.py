@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -49,7 +49,9 @@ def check_weights(weights: Any, n: int) -> np.ndarray | None:
     if array.shape != (n,):
         raise ValueError(f"weights: got shape {array.shape}, expected ({n},): one number per atom")
     if not np.isfinite(array).all():
-        raise ValueError(f"weights: atom {int(np.argmin(np.isfinite(array)))} has a weight that is not finite")
+        raise ValueError(
+            f"weights: atom {int(np.argmin(np.isfinite(array)))} has a weight that is not finite"
+        )
     return array
 
 
@@ -68,9 +70,9 @@ class SiteCalculator(Calculator):
         atom. It sizes buffers.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
     # ASE's own parameter dictionary is not used: arguments are those of each constructor.
-    default_parameters: ClassVar[dict[str, Any]] = {}
+    default_parameters: dict[str, Any] = {}
     cutoff: float
 
     def evaluate(self, atoms: Atoms, weights: np.ndarray | None = None) -> SiteResult:
@@ -121,7 +123,8 @@ class SiteCalculator(Calculator):
         if atoms is not None:
             check_structure(atoms)
         Calculator.calculate(self, atoms, properties or ["energy"], system_changes)
-        result = self.evaluate(self.atoms)
+        copy: Atoms = self.atoms  # type: ignore[assignment]  # set by the line above
+        result = self.evaluate(copy)
         energies = result.energies if result.energies_zero_kT is None else result.energies_zero_kT
         results = {
             "energy": float(energies.sum()),
@@ -129,6 +132,6 @@ class SiteCalculator(Calculator):
             "energies": energies,
             "forces": result.forces,
         }
-        if self.atoms.cell.rank == 3:
-            results["stress"] = full_3x3_to_voigt_6_stress(-result.virial / self.atoms.get_volume())
+        if copy.cell.rank == 3:
+            results["stress"] = full_3x3_to_voigt_6_stress(-result.virial / copy.get_volume())
         self.results = results

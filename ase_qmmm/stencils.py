@@ -110,7 +110,9 @@ class StencilMatch:
         return np.where((self.neighbours >= 0)[:, :, None], g, 0.0)
 
 
-def match_stencils(crystal: Crystal, atoms: Atoms, radius: float, tolerance: float | None = None) -> StencilMatch:
+def match_stencils(
+    crystal: Crystal, atoms: Atoms, radius: float, tolerance: float | None = None
+) -> StencilMatch:
     """See :meth:`ase_qmmm.Crystal.match`."""
     radius = check_positive("radius", radius, "Å")
     near = crystal.nearest_neighbour_distance
@@ -152,7 +154,9 @@ def match_stencils(crystal: Crystal, atoms: Atoms, radius: float, tolerance: flo
         # Misfit over the first shell.
         shell = np.linalg.norm(rho, axis=1) < 1.2 * near
         if not shell.any():
-            raise ValueError(f"radius: {radius:g} Å is less than the nearest-neighbour distance, {near:.4f} Å")
+            raise ValueError(
+                f"radius: {radius:g} Å is less than the nearest-neighbour distance, {near:.4f} Å"
+            )
         g = np.linalg.norm(lattice_D[chosen] - rho[kc], axis=1)
         largest = np.zeros(n)
         np.maximum.at(largest, i[chosen][shell[kc]], g[shell[kc]])
@@ -218,8 +222,8 @@ def _orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: fl
         basis, fraction = _assign_basis(crystal, atoms.numbers, pairs, rotation, tolerance)
         if (basis >= 0).mean() < 0.5:
             raise MatchError(
-                f"atoms: fewer than half of the {len(atoms)} atoms sit on sites of {crystal!r}, in any orientation; "
-                f"check the crystal (structure, lattice constant, elements) and the structure"
+                f"atoms: fewer than half of the {len(atoms)} atoms sit on sites of {crystal!r}, in any "
+                f"orientation; check the crystal (structure, lattice constant, elements) and the structure"
             )
     exact = _rotation_of_cell(crystal, atoms, rotation)
     if exact is None:
@@ -236,11 +240,12 @@ def _rotation_of_cell(crystal: Crystal, atoms: Atoms, rotation: np.ndarray) -> n
     if gradient is None or len(crystal.lattice) < 3:
         return None
     u, _, vh = np.linalg.svd(gradient)
-    return u @ vh
+    rotational: np.ndarray = u @ vh
+    return rotational
 
 
 def cell_deformation(crystal: Crystal, atoms: Atoms, rotation: np.ndarray) -> np.ndarray | None:
-    """Deformation gradient F (3, 3), with cell vectors ``N F lattice`` for an integer N; None if there is none.
+    """Deformation gradient F (3, 3), with cell vectors ``N F lattice`` for an integer N; None if without one.
 
     A cell periodic along fewer directions than the lattice fixes no F. For a 2D lattice the normal is
     rotated along.
@@ -288,11 +293,12 @@ def _rotation_of_bonds(
 def _nearest_rotation(correlation: np.ndarray) -> np.ndarray:
     u, _, vh = np.linalg.svd(correlation)
     flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vh))])
-    return u @ flip @ vh
+    rotation: np.ndarray = u @ flip @ vh
+    return rotation
 
 
 def _search_orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: float) -> np.ndarray:
-    """Orientation under which trial atoms find most of their stencil; of equals the nearest to no rotation."""
+    """Orientation in which trial atoms find most of their stencil; of equals the nearest to no rotation."""
     i, _, D = pairs
     near = crystal.nearest_neighbour_distance
     lengths = np.linalg.norm(D, axis=1)
@@ -323,5 +329,7 @@ def _search_orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolera
                 if candidate[:2] > best[:2]:
                     best = candidate
     if best[0] < 0:
-        raise StructureError(f"atoms: no neighbours at the distances of {crystal!r}; check the lattice constant")
+        raise StructureError(
+            f"atoms: no neighbours at the distances of {crystal!r}; check the lattice constant"
+        )
     return best[2]

@@ -49,7 +49,7 @@ class ForceConstants:
         return total
 
     def dynamical_matrix(self, q: np.ndarray, masses: np.ndarray | None = None) -> np.ndarray:
-        """Dynamical matrix at wave vector q (1/Å, with 2 pi): (3 n_basis, 3 n_basis), eV/Å^2 (per mass in u)."""
+        """Dynamical matrix (3 n_basis, 3 n_basis) at wave vector q (1/Å, with 2 pi), eV/Å^2 (per mass, u)."""
         n = self.crystal.n_basis
         d = np.zeros((n, 3, n, 3), dtype=complex)
         for a, phi in enumerate(self.matrices):

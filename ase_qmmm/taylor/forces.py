@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -17,6 +19,11 @@ from .triangles import triangle_decomposition
 
 __all__ = ["TaylorForces"]
 
+# Types of compiled functions are numba's affair.
+_kernel_forces: Any = site_forces
+_kernel_gradient: Any = weighted_gradient
+
+
 class TaylorForces(SiteCalculator):
     """First-order Taylor expansion of a model's forces about its perfect crystal.
 
@@ -28,9 +35,9 @@ class TaylorForces(SiteCalculator):
 
         E_l = E_0 - 1/4 sum_rho g_rho . Phi(rho) g_rho + sum_t b_t . (g_rho(t) x g_sigma(t)),
 
-    where the last term carries the antisymmetric part of Phi (see :mod:`ase_qmmm.taylor.triangles`). Both depend on
-    displacement differences only, so that translation invariance (the acoustic sum rule) and zero force on the
-    perfect crystal survive the cutoff.
+    where the last term carries the antisymmetric part of Phi (see :mod:`ase_qmmm.taylor.triangles`). Both
+    depend on displacement differences only, so that translation invariance (the acoustic sum rule) and zero
+    force on the perfect crystal survive the cutoff.
 
     Parameters
     ----------
@@ -69,7 +76,9 @@ class TaylorForces(SiteCalculator):
         super().__init__()
         self.crystal = force_constants.crystal
         self.missing_tolerance = check_positive("missing_tolerance", missing_tolerance, zero=True)
-        triangles, matrices = triangle_decomposition(self.crystal, force_constants.cutoff, force_constants.matrices)
+        triangles, matrices = triangle_decomposition(
+            self.crystal, force_constants.cutoff, force_constants.matrices
+        )
         self.force_constants = ForceConstants(
             self.crystal, force_constants.cutoff, matrices, force_constants.energies, force_constants.label
         )
@@ -152,7 +161,7 @@ class TaylorForces(SiteCalculator):
         if site_weights is None:
             energy = float(energies.sum())
         else:
-            forces, virial = weighted_gradient(positions, *self._tables.values(), sites, site_weights)
+            forces, virial = _kernel_gradient(positions, *self._tables.values(), sites, site_weights)
             energy = float(site_weights @ energies)
         return SiteResult(energy, energies, forces, (virial + virial.T) / 2)
 
@@ -202,7 +211,9 @@ class TaylorForces(SiteCalculator):
         }
         self._shell = shell
         # Sites that may not be evaluated, with the norm of what they lack.
-        lost = np.where(match.missing, np.linalg.norm(phi, axis=(2, 3))[match.basis], 0.0).max(axis=1, initial=0.0)
+        lost = np.where(match.missing, np.linalg.norm(phi, axis=(2, 3))[match.basis], 0.0).max(
+            axis=1, initial=0.0
+        )
         scale = max(float(np.linalg.norm(constants.onsite(a))) for a in range(crystal.n_basis))
         self._lost = np.where(match.basis < 0, np.inf, lost)
         self._bad = self._lost > self.missing_tolerance * scale
@@ -210,14 +221,16 @@ class TaylorForces(SiteCalculator):
     def _site_forces(
         self, atoms: Atoms, sites: np.ndarray, *, virial: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Unwrapped positions, energies, forces and virial of `sites`, after checking that the match holds there."""
+        """Unwrapped positions, energies, forces and virial of `sites`, where the match must hold."""
         limit = 0.45 * self.crystal.nearest_neighbour_distance
         for attempt in range(2):
             match = self.match(atoms)
-            y = np.ascontiguousarray(unwrap(atoms.positions, match.positions, match.cell, match.pbc), dtype=float)
+            y = np.ascontiguousarray(
+                unwrap(atoms.positions, match.positions, match.cell, match.pbc), dtype=float
+            )
             bad = sites[self._bad[sites]]
             if not len(bad):
-                energies, forces, total, largest, worst = site_forces(
+                energies, forces, total, largest, worst = _kernel_forces(
                     y, *self._tables.values(), sites, self._shell, virial
                 )
                 if largest <= limit**2:
@@ -231,8 +244,8 @@ class TaylorForces(SiteCalculator):
         if len(bad):
             self._raise_bad(atoms, bad)
         raise MatchError(
-            f"TaylorForces: atom {worst} has moved {np.sqrt(largest):.2f} Å relative to a neighbour, more than "
-            f"{limit:.2f} Å; the expansion about the crystal does not hold there, make it a QM atom"
+            f"TaylorForces: atom {worst} has moved {np.sqrt(largest):.2f} Å relative to a neighbour, more "
+            f"than {limit:.2f} Å; the expansion about the crystal does not hold there, make it a QM atom"
         )
 
     def _raise_bad(self, atoms: Atoms, bad: np.ndarray) -> None:
@@ -240,21 +253,24 @@ class TaylorForces(SiteCalculator):
         no_site = bad[match.basis[bad] < 0]
         if len(no_site):
             raise MatchError(
-                f"TaylorForces: {len(no_site)} atoms sit on no site of the crystal (first: atom {no_site[0]} at "
-                f"{np.round(atoms.positions[no_site[0]], 3).tolist()}); they belong into the QM region"
+                f"TaylorForces: {len(no_site)} atoms sit on no site of the crystal (first: atom {no_site[0]} "
+                f"at {np.round(atoms.positions[no_site[0]], 3).tolist()}); they belong into the QM region"
             )
         worst = int(bad[np.argmax(self._lost[bad])])
         lacking = match.missing[worst]
         distance = float(np.linalg.norm(match.vectors[worst][lacking], axis=1).min())
         norms = [np.linalg.norm(phi, axis=(1, 2)) for phi in self.force_constants.matrices]
-        scale = max(float(np.linalg.norm(self.force_constants.onsite(a))) for a in range(self.crystal.n_basis))
+        scale = max(
+            float(np.linalg.norm(self.force_constants.onsite(a))) for a in range(self.crystal.n_basis)
+        )
+        lengths = [np.linalg.norm(self.crystal.stencil(a, self.cutoff), axis=1) for a in range(len(norms))]
         needed = max(
-            float(np.linalg.norm(self.crystal.stencil(a, self.cutoff), axis=1)[n > self.missing_tolerance * scale].max())
-            for a, n in enumerate(norms)
+            float(r[n > self.missing_tolerance * scale].max(initial=0.0))
+            for r, n in zip(lengths, norms, strict=True)
         )
         raise MatchError(
             f"TaylorForces: {len(bad)} atoms lack neighbours that matter (worst: atom {worst} at "
-            f"{np.round(atoms.positions[worst], 3).tolist()}, nothing at {distance:.2f} Å where the crystal has an "
-            f"atom): a defect or a surface lies in their stencil. Make every atom within {needed:.2f} Å of it a QM "
-            f"atom (r_qm > {needed:.2f} Å), freeze it, or lower the cutoff"
+            f"{np.round(atoms.positions[worst], 3).tolist()}, nothing at {distance:.2f} Å where the crystal "
+            f"has an atom): a defect or a surface lies in their stencil. Make every atom within "
+            f"{needed:.2f} Å of it a QM atom (r_qm > {needed:.2f} Å), freeze it, or lower the cutoff"
         )

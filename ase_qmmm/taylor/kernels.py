@@ -3,6 +3,9 @@
 Array names: n atoms, s stencil vectors, b basis atoms, t triangles, c Cartesian.
 """
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,7 +15,9 @@ __all__ = ["site_forces", "weighted_gradient"]
 
 
 @njit(cache=True, fastmath=False)
-def site_forces(y, translations, neighbours, basis, rho, phi, starts, first, second, axial, sites, n_shell, with_virial):  # type: ignore[no-untyped-def]
+def site_forces(
+    y, translations, neighbours, basis, rho, phi, starts, first, second, axial, sites, n_shell, with_virial
+):
     """Energies and forces of the listed sites, virial summed over them, and the largest first-shell |g|^2.
 
     F_l = -sum_rho Phi(rho) g_rho;  E_l = -1/4 sum g.Phi g + sum_t b.(g_first x g_second).
@@ -76,14 +81,16 @@ def site_forces(y, translations, neighbours, basis, rho, phi, starts, first, sec
 
 
 @njit(cache=True, inline="always")
-def _triangle(a, b, v):  # type: ignore[no-untyped-def]
+def _triangle(a, b, v):
     return (
-        v[0] * (a[1] * b[2] - a[2] * b[1]) + v[1] * (a[2] * b[0] - a[0] * b[2]) + v[2] * (a[0] * b[1] - a[1] * b[0])
+        v[0] * (a[1] * b[2] - a[2] * b[1])
+        + v[1] * (a[2] * b[0] - a[0] * b[2])
+        + v[2] * (a[0] * b[1] - a[1] * b[0])
     )
 
 
 @njit(cache=True, inline="always")
-def _triangle_gradient(a, b, v):  # type: ignore[no-untyped-def]
+def _triangle_gradient(a, b, v):
     """Derivatives of v.(a x b): b x v with respect to a, v x a with respect to b."""
     da = (b[1] * v[2] - b[2] * v[1], b[2] * v[0] - b[0] * v[2], b[0] * v[1] - b[1] * v[0])
     db = (v[1] * a[2] - v[2] * a[1], v[2] * a[0] - v[0] * a[2], v[0] * a[1] - v[1] * a[0])
@@ -91,7 +98,7 @@ def _triangle_gradient(a, b, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _add_triangle_virial(virial, g, rho, p, q, v):  # type: ignore[no-untyped-def]
+def _add_triangle_virial(virial, g, rho, p, q, v):
     da, db = _triangle_gradient(g[p], g[q], v)
     for c in range(3):
         for d in range(3):
@@ -99,7 +106,9 @@ def _add_triangle_virial(virial, g, rho, p, q, v):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def weighted_gradient(y, translations, neighbours, basis, rho, phi, starts, first, second, axial, sites, weights):  # type: ignore[no-untyped-def]
+def weighted_gradient(
+    y, translations, neighbours, basis, rho, phi, starts, first, second, axial, sites, weights
+):
     """Forces and virial of ``sum_l w_l E_l`` over the listed sites."""
     n, s = neighbours.shape
     forces = np.zeros((n, 3))

@@ -1,9 +1,10 @@
 """The antisymmetric part of force constants as three-body terms of displacement differences.
 
 ``u_l . Phi(rho) u_m`` of a bond l -> m splits into a symmetric part, which the acoustic sum rule turns into
-``-1/2 g . Phi_s g`` with ``g = u_m - u_l``, and an antisymmetric part ``a . (u_l x u_m)`` with an axial vector a.
-In diamond the latter is most of the second-neighbour matrix. It is not a function of g alone; but the a of
-all bonds form a circulation (they sum to zero at every site), and a circulation is a sum of triangles
+``-1/2 g . Phi_s g`` with ``g = u_m - u_l``, and an antisymmetric part ``a . (u_l x u_m)`` with an axial
+vector a. In diamond the latter is most of the second-neighbour matrix. It is not a function of g alone; but
+the a of all bonds form a circulation (they sum to zero at every site), and a circulation is a sum of
+triangles
 
     b . ((u_l - u_c) x (u_m - u_c)) = b . (u_l x u_m + u_m x u_c + u_c x u_l),
 
@@ -80,9 +81,7 @@ def triangle_decomposition(
         return empty, matrices
 
     # Each bond once: number and sign of its representative among the directed bonds.
-    partner = np.concatenate(
-        [starts[sites] + reverse[a] for a, (_, sites, _) in enumerate(stencils)]
-    )
+    partner = np.concatenate([starts[sites] + reverse[a] for a, (_, sites, _) in enumerate(stencils)])
     directed = np.arange(starts[-1])
     representative = np.minimum(directed, partner)
     sign = np.where(directed <= partner, 1.0, -1.0)
@@ -96,23 +95,23 @@ def triangle_decomposition(
     for centre, (rho, sites, cells) in enumerate(stencils):
         lengths = np.linalg.norm(rho, axis=1)
         hub = np.flatnonzero(lengths < 1.2 * lengths.min())
-        for p in hub:
+        for p in hub.tolist():
             for q in range(len(rho)):
                 if q == p or (q in hub and q < p):
                     continue
                 key = (int(sites[q]), *map(int, cells[q] - cells[p]))
                 k = lookup[sites[p]].get(key)
                 if k is not None:
-                    candidates.append((round(float(lengths[q]), 6), centre, int(p), q, int(starts[sites[p]] + k)))
+                    candidates.append((round(float(lengths[q]), 6), centre, p, q, int(starts[sites[p]] + k)))
     candidates.sort()
     legs = np.array([c[0] for c in candidates])
     target = flow[bonds]
     solution, chosen, residual = np.zeros((0, 3)), [], target
-    for reach in np.unique(legs):
+    for reach in np.unique(legs).tolist():
         chosen = candidates[: int(np.searchsorted(legs, reach, side="right"))]
         system = np.zeros((len(bonds), len(chosen)))
-        for t, (_, centre, p, q, k) in enumerate(chosen):
-            for bond, factor in ((k, 1.0), (starts[centre] + q, -1.0), (starts[centre] + p, 1.0)):
+        for t, (_, centre, p, q, closing) in enumerate(chosen):
+            for bond, factor in ((closing, 1.0), (starts[centre] + q, -1.0), (starts[centre] + p, 1.0)):
                 system[bond_of[bond], t] += factor * sign[bond]
         solution = np.linalg.lstsq(system, target, rcond=1e-10)[0]
         residual = target - system @ solution
@@ -121,7 +120,8 @@ def triangle_decomposition(
     lost = float(np.abs(residual).max(initial=0.0))
     if lost > 1e-9 * scale:
         log.warning(
-            "force constants within %g Å: an antisymmetric part of %.2g eV/Å^2 (of %.2g) has no potential and is removed",
+            "force constants within %g Å: an antisymmetric part of %.2g eV/Å^2 (of %.2g) has no potential "
+            "and is removed",
             cutoff,
             lost,
             scale,

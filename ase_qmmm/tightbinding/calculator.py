@@ -31,8 +31,8 @@ class TightBinding(SiteCalculator):
 
     Levels solve ``H C = M C eps`` at each k-point; each holds two electrons with a Fermi–Dirac occupation f.
     The energy is ``sum_s g(eps_s)``, its Mulliken partition the site energy
-    ``E_l = sum_s g(eps_s) sum_{a in l} Re[conj(C_as) (M C)_as]`` [1]_. Weighted sums of site energies come with
-    their exact gradient, in every ensemble and at every k-point.
+    ``E_l = sum_s g(eps_s) sum_{a in l} Re[conj(C_as) (M C)_as]`` [1]_. Weighted sums of site energies come
+    with their exact gradient, in every ensemble and at every k-point.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ class TightBinding(SiteCalculator):
         Whatever ``ase.calculators.calculator.kpts2ndarray`` takes: a Monkhorst–Pack grid, a density, or
         scaled k-points. Only one of k and -k is solved, in real arithmetic where they are equivalent.
     energy : {"free", "grand", "band"}, optional
-        Level functional; default ``"free"`` at fixed number and ``"grand"`` at fixed mu. ``"free"`` reports the
-        Helmholtz free energy as ``free_energy`` and its extrapolation to kT = 0 as ``energy``.
+        Level functional; default ``"free"`` at fixed number and ``"grand"`` at fixed mu. ``"free"`` reports
+        the Helmholtz free energy as ``free_energy`` and its extrapolation to kT = 0 as ``energy``.
     cutoff_form : {"smooth", "original"}
         How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel`.
     solver : {"dense"}
@@ -107,7 +107,10 @@ class TightBinding(SiteCalculator):
 
     def __repr__(self) -> str:
         ensemble = "neutral" if self.mu is None else f"mu={self.mu:.6f} eV"
-        return f"TightBinding({self.model.name!r}, kT={self.kT:g} eV, {ensemble}, kpts={self.kpts}, energy={self.kind!r})"
+        return (
+            f"TightBinding({self.model.name!r}, kT={self.kT:g} eV, {ensemble}, kpts={self.kpts}, "
+            f"energy={self.kind!r})"
+        )
 
     @property
     def cutoff(self) -> float:  # type: ignore[override]
@@ -240,8 +243,9 @@ class TightBinding(SiteCalculator):
             matrices.gather(d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
             matrices.gather(p, spectral_product(s, g), s.kpoints, s.weights)
         d_m.diagonal += orbital_weights * p.diagonal
-        for g_, block, target in zip(matrices.groups, p.blocks, d_m.blocks, strict=True):
-            target += block * ((site_weights[g_.i] + site_weights[g_.j]) / 2)[:, None, None]
+        for k, (pairs, block) in enumerate(zip(matrices.groups, p.blocks, strict=True)):
+            mean = (site_weights[pairs.i] + site_weights[pairs.j]) / 2
+            d_m.blocks[k] += block * mean[:, None, None]
         if functional.fixed_number and abs(number_slope) > 1e-200:
             # The number of electrons is fixed: d mu = sum f' d eps / sum f'.
             for s in states:
@@ -252,7 +256,9 @@ class TightBinding(SiteCalculator):
 
     # -- derivatives at the crystal ------------------------------------------------------------------------
 
-    def force_response(self, atoms: Atoms, displacements: np.ndarray, *, progress: bool = False) -> np.ndarray:
+    def force_response(
+        self, atoms: Atoms, displacements: np.ndarray, *, progress: bool = False
+    ) -> np.ndarray:
         """Exact first-order change of the forces under displacements, at fixed chemical potential.
 
         Parameters
@@ -277,7 +283,9 @@ class TightBinding(SiteCalculator):
         if directions.ndim != 3 or directions.shape[1:] != (len(atoms), 3):
             raise ValueError(f"displacements: got shape {directions.shape}, expected (m, {len(atoms)}, 3)")
         if self.mu is None:
-            raise ValueError("mu: the force response is at fixed chemical potential; use with_options(mu=...)")
+            raise ValueError(
+                "mu: the force response is at fixed chemical potential; use with_options(mu=...)"
+            )
         check_structure(atoms)
         matrices = build_matrices(self.model, atoms, order=2)
         states, functional = self._solve(matrices, atoms)
@@ -300,7 +308,9 @@ class TightBinding(SiteCalculator):
             directions = np.zeros((len(displaced), 3, len(supercell), 3))
             for a, atom in enumerate(displaced):
                 directions[a, :, atom] = np.eye(3)
-            change = calc.force_response(supercell, directions.reshape(-1, len(supercell), 3), progress=progress)
+            change = calc.force_response(
+                supercell, directions.reshape(-1, len(supercell), 3), progress=progress
+            )
             return change.reshape(directions.shape)
 
         matrices = stencil_hessian(crystal, cutoff, force_changes)
@@ -352,7 +362,9 @@ def k_grid(atoms: Atoms, length: float) -> np.ndarray:
     return np.maximum(1, np.ceil(length / cell_heights(atoms) - 0.01)).astype(int)
 
 
-def fermi_level(model: TightBinding | str, crystal: Crystal | Atoms, kpts: Any = None, kT: float | None = None) -> float:
+def fermi_level(
+    model: TightBinding | str, crystal: Crystal | Atoms, kpts: Any = None, kT: float | None = None
+) -> float:
     """Chemical potential (eV) at which the perfect crystal is neutral.
 
     Parameters

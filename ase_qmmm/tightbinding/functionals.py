@@ -48,7 +48,7 @@ class LevelFunctional:
     def values(self, levels: np.ndarray) -> np.ndarray:
         """``g(eps)``."""
         f = fermi(levels, self.mu, self.kT)
-        g = 2 * f * levels
+        g: np.ndarray = 2 * f * levels
         if self.kind != "band":
             g = g - 2 * self.kT * entropy(levels, self.mu, self.kT)
         if self.kind == "grand":
@@ -92,7 +92,8 @@ def divided_differences(levels: np.ndarray, values: np.ndarray, slopes: np.ndarr
     gap = levels[:, :, None] - levels[:, None, :]
     near = np.abs(gap) < 2e-5 * kT
     quotient = (values[:, :, None] - values[:, None, :]) / np.where(near, 1.0, gap)
-    return np.where(near, (slopes[:, :, None] + slopes[:, None, :]) / 2, quotient)
+    out: np.ndarray = np.where(near, (slopes[:, :, None] + slopes[:, None, :]) / 2, quotient)
+    return out
 
 
 def spectral_product(states: States, factors: np.ndarray) -> np.ndarray:

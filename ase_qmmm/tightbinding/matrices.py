@@ -86,7 +86,9 @@ class Matrices:
                 mask = (self.species[i] == a) & (self.species[j] == b)
                 if mask.any():
                     self.groups.append(
-                        self._group((a, b), i[mask], j[mask], shifts[mask], vectors[mask], distances[mask], sizes)
+                        self._group(
+                            (a, b), i[mask], j[mask], shifts[mask], vectors[mask], distances[mask], sizes
+                        )
                     )
         self._add_onsite()
         self._flat = [g.rows[:, :, None] * self.size + g.columns[:, None, :] for g in self.groups]
@@ -192,17 +194,19 @@ class Matrices:
         """A zero density on the pattern of this structure."""
         return PatternDensity(np.zeros(self.size), [np.zeros(g.hopping[0].shape) for g in self.groups])
 
-    def gather(self, target: PatternDensity, matrix: np.ndarray, kpoints: np.ndarray, weights: np.ndarray) -> None:
-        """Add ``sum_k weight_k Re(matrix_k * conj(phase_k))`` on the pattern to `target`; matrix (k, N, N)."""
+    def gather(
+        self, target: PatternDensity, matrix: np.ndarray, kpoints: np.ndarray, weights: np.ndarray
+    ) -> None:
+        """Add ``sum_k weight_k Re(matrix_k conj(phase_k))`` on the pattern to `target`; matrix (k, N, N)."""
         target.diagonal += weights @ np.diagonal(matrix, axis1=1, axis2=2).real
         flat = matrix.reshape(len(matrix), -1)
-        for g, block, index in zip(self.groups, target.blocks, self._flat, strict=True):
+        for b, (g, index) in enumerate(zip(self.groups, self._flat, strict=True)):
             phase = self.phases(g, kpoints)
             for k, (row, weight) in enumerate(zip(flat, weights, strict=True)):
                 values = row[index]
                 if phase is not None:
                     values = values * phase[k].conj()[:, None, None]
-                block += weight * values.real
+                target.blocks[b] += weight * values.real
 
     def site_traces(self, density: PatternDensity) -> np.ndarray:
         """Mulliken partition of Tr(density M): (n,)."""
@@ -256,7 +260,8 @@ def _species(model: NRLModel, atoms: Atoms) -> np.ndarray:
             f"atoms: {model.name} has no parameters for {', '.join(symbols)} "
             f"(first at atom {int(np.argmax(unknown))}); it knows {', '.join(model.symbols)}"
         )
-    return np.argmax(match, axis=1)
+    species: np.ndarray = np.argmax(match, axis=1)
+    return species
 
 
 def build_matrices(model: NRLModel, atoms: Atoms, order: int = 1) -> Matrices:

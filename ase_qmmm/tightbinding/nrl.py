@@ -35,7 +35,9 @@ def _packaged() -> dict[str, Any]:
 
 def model_names() -> list[str]:
     """Names of the packaged parameter sets, e.g. ``nrl-Si-sp``."""
-    return ["nrl-" + name.replace("_", "-") for name, s in _packaged()["sets"].items() if _unsupported(s) is None]
+    return [
+        "nrl-" + name.replace("_", "-") for name, s in _packaged()["sets"].items() if _unsupported(s) is None
+    ]
 
 
 def _unsupported(parameters: dict[str, Any]) -> str | None:
@@ -93,17 +95,21 @@ class NRLModel:
         self.n_electrons = np.array([float(s["n_electrons"]) for s in self._set["species"]])
         self._pairs = {(p["first"], p["second"]): p for p in self._set["pairs"]}
         self._onsite = {(p["centre"], p["neighbour"]): p["abcd"] for p in self._set["onsite"]}
-        self.cutoff = max(p["r_cut"] for p in self._pairs.values()) * BOHR
+        self.cutoff: float = max(p["r_cut"] for p in self._pairs.values()) * BOHR
 
     def __repr__(self) -> str:
         return f"NRLModel({self.name!r}, cutoff_form={self.cutoff_form!r})"
 
     def _fade(self, a: int, b: int, r: np.ndarray, order: int) -> np.ndarray:
-        pair = self._pairs.get((self.symbols[a], self.symbols[b])) or self._pairs[self.symbols[b], self.symbols[a]]
+        pair = (
+            self._pairs.get((self.symbols[a], self.symbols[b]))
+            or self._pairs[self.symbols[b], self.symbols[a]]
+        )
         r_cut, width = pair["r_cut"], pair["screen_l"]
-        fermi = logistic((r - r_cut) / width + 5.0, width, order)
+        fermi: np.ndarray = logistic((r - r_cut) / width + 5.0, width, order)
         if self.cutoff_form == "original":
-            return fermi * (r <= r_cut)
+            step: np.ndarray = fermi * (r <= r_cut)
+            return step
         return leibniz(fermi, half_cosine(r, r_cut - width, r_cut, order))
 
     @staticmethod
@@ -199,4 +205,3 @@ class NRLModel:
                 out[k, :, start : start + 2 * l + 1] = value[:, None] * RYDBERG
             start += 2 * l + 1
         return out
-

@@ -113,13 +113,14 @@ class _Change:
         gradients = m.pair_gradients(r_h, r_m)
         pull = m.onsite_pull(d_h.diagonal)
         bend = m.onsite_pull(d_h.diagonal, 2) * self.density
-        for g, dr, gradient, block_h, block_m in zip(
-            m.groups, self.vectors, gradients, d_h.blocks, d_m.blocks, strict=True
+        for k, (g, dr, block_h, block_m) in enumerate(
+            zip(m.groups, self.vectors, d_h.blocks, d_m.blocks, strict=True)
         ):
             a, b = g.species
-            gradient += 2 * np.einsum("pab,pcdab,pd->pc", block_h, g.hopping[2], dr, optimize=True)
-            gradient += 2 * np.einsum("pab,pcdab,pd->pc", block_m, g.overlap[2], dr, optimize=True)
-            gradient += bend[b, g.i][:, None] * g.density_ij[1] + bend[a, g.j][:, None] * g.density_ji[1]
-            gradient += pull[b, g.i][:, None] * np.einsum("pcd,pd->pc", g.density_ij[2], dr)
-            gradient += pull[a, g.j][:, None] * np.einsum("pcd,pd->pc", g.density_ji[2], dr)
+            change = 2 * np.einsum("pab,pcdab,pd->pc", block_h, g.hopping[2], dr, optimize=True)
+            change += 2 * np.einsum("pab,pcdab,pd->pc", block_m, g.overlap[2], dr, optimize=True)
+            change += bend[b, g.i][:, None] * g.density_ij[1] + bend[a, g.j][:, None] * g.density_ji[1]
+            change += pull[b, g.i][:, None] * np.einsum("pcd,pd->pc", g.density_ij[2], dr)
+            change += pull[a, g.j][:, None] * np.einsum("pcd,pd->pc", g.density_ji[2], dr)
+            gradients[k] += change
         return m.forces_and_virial(gradients)[0]

@@ -11,7 +11,7 @@ of J. C. Slater and G. F. Koster, Phys. Rev. 94, 1498 (1954), table I, for any p
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -64,7 +64,9 @@ def _linear(vector: np.ndarray) -> Poly:
 
 
 def _quadratic(matrix: np.ndarray) -> Poly:
-    return _add(*[(float(matrix[a, b]), _mul({_unit(a): 1.0}, {_unit(b): 1.0})) for a in range(3) for b in range(3)])
+    return _add(
+        *[(float(matrix[a, b]), _mul({_unit(a): 1.0}, {_unit(b): 1.0})) for a in range(3) for b in range(3)]
+    )
 
 
 _R2 = _quadratic(np.eye(3))
@@ -94,7 +96,7 @@ def _element(l1: int, l2: int, a: int, b: int) -> dict[str, Poly]:
 
 def shell_channels(l1: int, l2: int) -> tuple[str, ...]:
     """Channel names of two shells, e.g. ``("pps", "ppp")`` for l = 1, 1; the order of the shells is free."""
-    return tuple(_element(*sorted((l1, l2)), 0, 0))
+    return tuple(_element(min(l1, l2), max(l1, l2), 0, 0))
 
 
 def _differentiate(poly: Poly, axis: int) -> Poly:
@@ -107,7 +109,7 @@ def _differentiate(poly: Poly, axis: int) -> Poly:
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
     """Channels, and for derivative orders 0, 1, 2 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
     channels = shell_channels(l1, l2)
@@ -165,7 +167,8 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
         if not len(exponents):
             return np.zeros((*table.shape[:-1], len(vectors)))
         monomials = powers[0, exponents[:, 0]] * powers[1, exponents[:, 1]] * powers[2, exponents[:, 2]]
-        return table @ monomials  # (c, ..., a, b, p)
+        values: np.ndarray = table @ monomials  # (c, ..., a, b, p)
+        return values
 
     x = vectors.T
     value = polynomials(0)

@@ -45,7 +45,9 @@ def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     try:
         points = np.asarray(kpts2ndarray(kpts, atoms), dtype=float)
     except Exception as error:
-        raise ValueError(f"kpts: got {kpts!r}, expected what ase.calculators.calculator.kpts2ndarray takes: {error}") from error
+        raise ValueError(
+            f"kpts: got {kpts!r}, expected what ase.calculators.calculator.kpts2ndarray takes: {error}"
+        ) from error
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all() or not len(points):
         raise ValueError(f"kpts: got {kpts!r}, expected a grid of three positive integers or an (n, 3) array")
     off = np.argwhere(np.abs(points[:, ~atoms.pbc]) > 1e-12)
@@ -160,7 +162,9 @@ def find_mu(states: list[States], n_electrons: float, kT: float) -> float:
     factors = np.concatenate([np.repeat(2.0 * s.weights, s.levels.shape[1]) for s in states])
     capacity = factors.sum()
     if not 0 < n_electrons < capacity:
-        raise NumericsError(f"{n_electrons:g} electrons do not fit {capacity:g} places: no chemical potential exists")
+        raise NumericsError(
+            f"{n_electrons:g} electrons do not fit {capacity:g} places: no chemical potential exists"
+        )
 
     def excess(mu: float) -> float:
         return float(factors @ fermi(everything, mu, kT)) - n_electrons

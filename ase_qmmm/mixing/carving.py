@@ -1,0 +1,368 @@
+"""Carving: from a system and its regions to the clusters that the quantum model sees.
+
+A cluster is never torn: atoms are placed on the periodic images that connect them. ``open`` keeps the qm and
+buffer atoms alone, periodic only along directions in which they connect to their own images. ``periodic``
+fills a box of lattice vectors around them with the atoms at their actual positions, which has no surface:
+for point defects in silicon its error is smaller than that of an open cluster of several times the size.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import natural_cutoffs
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.spatial import cKDTree
+
+from ..errors import StructureError
+from ..lattice_sites import LatticeSites
+from ..neighbours import neighbour_pairs, unwrap
+
+__all__ = ["Cluster", "carve", "CLUSTER_KINDS"]
+
+log = logging.getLogger(__name__)
+
+CLUSTER_KINDS = ("auto", "periodic", "open")
+AS_LARGE = "the box around the qm and buffer atoms is as large as the system"
+VACUUM = 6.0  # Å around open clusters, for calculators that need a cell
+
+
+@dataclass
+class Cluster:
+    """Atoms of one call of the quantum model.
+
+    Attributes
+    ----------
+    kind : {"open", "periodic", "whole"}
+    index : ndarray of int, shape (m,)
+        Atom of the system behind each atom of the cluster.
+    qm : ndarray of bool, shape (m,)
+        Atoms whose forces are used.
+    atoms : ase.Atoms
+        The cluster at the positions of the last :meth:`update`.
+    offsets : ndarray, shape (m, 3)
+        Cluster position minus unwrapped system position (Å).
+    anchors : ndarray, shape (m, 3)
+        System positions at which the cluster was carved (Å).
+    """
+
+    kind: str
+    index: np.ndarray
+    qm: np.ndarray
+    atoms: Atoms
+    offsets: np.ndarray
+    anchors: np.ndarray
+
+    def update(self, system: Atoms) -> Atoms:
+        """Bring the cluster to the positions of `system`, which may have been wrapped meanwhile."""
+        positions = unwrap(system.positions[self.index], self.anchors, system.cell.array, system.pbc)
+        self.atoms.positions[:] = positions + self.offsets
+        return self.atoms
+
+    def __repr__(self) -> str:
+        axes = "".join("xyz"[k] if p else "-" for k, p in enumerate(self.atoms.pbc))
+        return f"Cluster({self.kind}, {len(self.index)} atoms, {int(self.qm.sum())} qm, periodic {axes})"
+
+
+def carve(
+    system: Atoms, qm: np.ndarray, buffer: np.ndarray, kind: str, sites: LatticeSites | None, faulty: np.ndarray | None
+) -> list[Cluster]:
+    """Clusters for the quantum model, one for each connected set of qm and buffer atoms.
+
+    Parameters
+    ----------
+    system : ase.Atoms
+    qm, buffer : ndarray of bool, shape (n,)
+    kind : {"auto", "periodic", "open"}
+    sites : LatticeSites, optional
+        Labels of the atoms; needed for ``periodic``.
+    faulty : ndarray of bool, shape (n,), optional
+        Atoms at defects, which must not lie near the faces of a periodic box.
+
+    Raises
+    ------
+    StructureError
+        ``kind="periodic"`` where no crystal is known or no box with clean faces fits.
+    """
+    members = qm | buffer
+    if members.all():
+        return [_whole(system, qm)]
+    clusters = []
+    for index, shifts, wrapped in _components(system, np.flatnonzero(members)):
+        mine = qm[index]
+        if not mine.any():
+            continue
+        box: Cluster | str = "no crystal is known; pass crystal="
+        if kind != "open" and sites is not None and faulty is not None:
+            box = _box(system, qm, index, shifts, sites, faulty)
+        if isinstance(box, Cluster):
+            clusters.append(box)
+        elif kind == "periodic" and box == AS_LARGE:
+            return [_whole(system, qm)]
+        elif kind == "periodic":
+            raise StructureError(f"cluster: 'periodic' is not possible here: {box}; use cluster='open' or 'auto'")
+        elif kind == "auto" and len(index) >= 0.75 * len(system):
+            # A hole in a cluster this large costs more accuracy than the missing atoms cost time.
+            return [_whole(system, qm)]
+        else:
+            if kind == "auto" and isinstance(box, str):
+                log.info("open cluster: %s", box)
+            clusters.append(_open(system, qm, index, shifts, wrapped))
+    return clusters
+
+
+def _whole(system: Atoms, qm: np.ndarray) -> Cluster:
+    n = len(system)
+    return Cluster("whole", np.arange(n), qm.copy(), _bare(system), np.zeros((n, 3)), system.positions.copy())
+
+
+def _bare(system: Atoms) -> Atoms:
+    """Elements, positions, cell and initial moments and charges, without calculator, constraints or tags."""
+    bare = Atoms(numbers=system.numbers, positions=system.positions, cell=system.cell, pbc=system.pbc)
+    for name in ("initial_magmoms", "initial_charges", "masses"):
+        if name in system.arrays:
+            bare.set_array(name, system.arrays[name].copy())
+    return bare
+
+
+def _components(system: Atoms, members: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Connected sets of atoms: their numbers, the cells (m, 3) that connect them, and which axes they wrap."""
+    cutoffs = np.asarray(natural_cutoffs(system, mult=1.3))[members]
+    sub = Atoms(numbers=system.numbers[members], positions=system.positions[members], cell=system.cell, pbc=system.pbc)
+    i, j, d, S = neighbour_pairs(sub, 2 * float(cutoffs.max()), "ijdS")
+    linked = d < cutoffs[i] + cutoffs[j]
+    i, j, S = i[linked], j[linked], S[linked]
+    m = len(members)
+    graph = coo_array((np.ones(len(i)), (i, j)), shape=(m, m)).tocsr()
+    count, label = connected_components(graph, directed=False)
+    # One connecting cell for each pair of atoms; others show up as wraps below.
+    keys, first = np.unique(i * m + j, return_index=True)
+    shifts = np.zeros((m, 3), dtype=int)
+    for component in range(count):
+        root = int(np.argmax(label == component))
+        order, parents = breadth_first_order(graph, root, directed=False)
+        edges = first[np.searchsorted(keys, parents[order[1:]].astype(np.int64) * m + order[1:])]
+        for node, edge in zip(order[1:], edges, strict=True):
+            shifts[node] = shifts[i[edge]] + S[edge]
+    turns = shifts[i] + S - shifts[j]
+    out = []
+    for component in range(count):
+        mine = np.flatnonzero(label == component)
+        wrapped = (turns[label[i] == component] != 0).any(axis=0)
+        out.append((members[mine], shifts[mine], wrapped))
+    return out
+
+
+def _open(system: Atoms, qm: np.ndarray, index: np.ndarray, shifts: np.ndarray, wrapped: np.ndarray) -> Cluster:
+    """The atoms alone, in a padded cell; periodic along the axes that they wrap."""
+    cell = system.cell.array
+    placed = system.positions[index] + shifts @ cell
+    box = np.zeros((3, 3))
+    box[wrapped] = cell[wrapped]
+    normals = np.linalg.svd(cell[wrapped])[2][int(wrapped.sum()) :] if wrapped.any() else np.eye(3)
+    origin = np.zeros(3)
+    for axis, normal in zip(np.flatnonzero(~wrapped), normals, strict=True):
+        heights = placed @ normal
+        box[axis] = normal * (np.ptp(heights) + 2 * VACUUM)
+        origin += normal * (heights.min() - VACUUM)
+    if np.linalg.det(box) < 0 and not wrapped.all():
+        axis = int(np.flatnonzero(~wrapped)[0])
+        origin += box[axis]
+        box[axis] *= -1
+    # Along wrapped axes the cell repeats, so that the place within it is free.
+    atoms = _bare(system)[index]
+    atoms.set_cell(box, scale_atoms=False)
+    atoms.pbc = wrapped
+    offsets = shifts @ cell - origin
+    atoms.positions[:] = system.positions[index] + offsets
+    return Cluster("open", index, qm[index], atoms, offsets, system.positions[index].copy())
+
+
+def _box(
+    system: Atoms, qm: np.ndarray, index: np.ndarray, shifts: np.ndarray, sites: LatticeSites, faulty: np.ndarray
+) -> Cluster | str:
+    """A periodic box of lattice vectors around the component, or the reason why there is none."""
+    crystal = sites.crystal
+    cubic = crystal.cubic_vectors()
+    integer = np.eye(len(sites.lattice), dtype=int)
+    if cubic is not None:
+        integer = np.rint(cubic @ np.linalg.inv(crystal.lattice)).astype(int)
+    axes = integer @ sites.lattice
+    inverse = np.linalg.pinv(axes)
+    offset = sites.origin
+
+    placed = sites.positions[index] + shifts @ system.cell.array
+    q = (placed - offset) @ inverse
+    low, high = q.min(axis=0), q.max(axis=0)
+    # The smallest number of repetitions that keeps both ends apart; the hair breaks ties at the faces.
+    repeats = np.floor(high - low + 1e-6).astype(int) + 1
+    start = (low + high) / 2 - repeats / 2 - 1e-4
+    n_sites = int(round(abs(np.linalg.det(repeats[:, None] * integer)))) * crystal.n_basis
+    if system.pbc.sum() == len(sites.lattice):
+        total = abs(np.linalg.det(sites.periods)) * crystal.n_basis
+        if n_sites >= 0.9 * total:
+            return AS_LARGE
+
+    cells, basis = _sites_in_box(sites, repeats, start, offset, inverse, integer, n_sites)
+    if len(cells) != n_sites:
+        return f"a box of {repeats.tolist()} cells holds {len(cells)} sites instead of {n_sites}"
+    keys = np.column_stack([sites.canonical(cells), basis])
+    if len(np.unique(keys, axis=0)) < n_sites:
+        return f"a box of {repeats.tolist()} cells around the qm and buffer atoms does not fit into the system"
+    on_site = np.flatnonzero(sites.basis >= 0)
+    known = np.column_stack([sites.canonical(sites.cells[on_site]), sites.basis[on_site]])
+    vacant = np.column_stack([sites.canonical(sites.vacant_cells), sites.vacant_basis])
+    atom = _lookup(keys, known, on_site)
+    empty = _lookup(keys, vacant, np.arange(len(vacant))) >= 0
+    if ((atom < 0) & ~empty).any():
+        return "the box around the qm and buffer atoms reaches beyond the crystal"
+
+    # Defects near the faces would meet their images.
+    positions = sites.site_positions(cells, basis)
+    depth = ((positions - offset) @ inverse - start) / repeats
+    heights = repeats / np.linalg.norm(inverse, axis=0)
+    to_face = (np.minimum(depth, 1 - depth) * heights).min(axis=1)
+    near_face = to_face < 1.2 * crystal.nearest_neighbour_distance
+    bad = empty | np.where(atom >= 0, faulty[np.maximum(atom, 0)], False)
+    if (bad & near_face).any():
+        return "a defect lies at a face of the box around the qm and buffer atoms"
+    filled = atom >= 0
+    chosen = atom[filled]
+    offsets = positions[filled] - sites.positions[chosen]
+    # Atoms on no site go where their position falls into the box, by any periodic image.
+    extra, extra_offsets = _extra_atoms(system, sites, start, repeats, offset, inverse)
+    chosen = np.concatenate([chosen, extra]).astype(int)
+    offsets = np.concatenate([offsets, extra_offsets])
+    missing = np.setdiff1d(index, chosen)
+    if len(missing):
+        return f"atom {missing[0]} of the qm and buffer atoms is not inside the box"
+    atoms = _bare(system)[chosen]
+    box = repeats[:, None] * axes
+    if len(box) == 3:
+        atoms.set_cell(box, scale_atoms=False)
+        atoms.pbc = True
+    else:
+        full = system.cell.array.copy()
+        full[system.pbc] = box
+        atoms.set_cell(full, scale_atoms=False)
+        atoms.pbc = system.pbc
+    atoms.positions[:] = system.positions[chosen] + offsets
+    # The forces of the component alone are used, should the box hold qm atoms of another one.
+    used = qm[chosen] & np.isin(chosen, index)
+    return Cluster("periodic", chosen, used, atoms, offsets, system.positions[chosen].copy())
+
+
+def _sites_in_box(
+    sites: LatticeSites,
+    repeats: np.ndarray,
+    start: np.ndarray,
+    offset: np.ndarray,
+    inverse: np.ndarray,
+    integer: np.ndarray,
+    n_sites: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cells (m, d) and basis numbers (m,) of the lattice sites inside the box."""
+    d = len(integer)
+    corners = (start + np.array(list(product((0, 1), repeat=d))) * repeats) @ integer
+    low = np.floor(corners.min(axis=0)).astype(int) - 2
+    high = np.ceil(corners.max(axis=0)).astype(int) + 2
+    grid = np.stack(np.meshgrid(*[np.arange(a, b + 1) for a, b in zip(low, high, strict=True)], indexing="ij"), -1)
+    grid = grid.reshape(-1, d)
+    cells, basis = [], []
+    for b in range(sites.crystal.n_basis):
+        positions = sites.site_positions(grid, np.full(len(grid), b))
+        q = (positions - offset) @ inverse - start
+        inside = ((q >= 0) & (q < repeats)).all(axis=1)
+        cells.append(grid[inside])
+        basis.append(np.full(int(inside.sum()), b))
+    return np.concatenate(cells), np.concatenate(basis)
+
+
+def _lookup(keys: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Value of each row of `keys` among the rows `known`, -1 where it is not there."""
+    if not len(known):
+        return np.full(len(keys), -1)
+    both = np.concatenate([known, keys])
+    _, inverse = np.unique(both, axis=0, return_inverse=True)
+    inverse = inverse.ravel()
+    table = np.full(inverse.max() + 1, -1)
+    table[inverse[: len(known)]] = values
+    found: np.ndarray = table[inverse[len(known) :]]
+    return found
+
+
+def _extra_atoms(
+    system: Atoms, sites: LatticeSites, start: np.ndarray, repeats: np.ndarray, offset: np.ndarray, inverse: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms on no site whose position, or that of an image, lies in the box, with the offset of that image."""
+    extra = np.flatnonzero(sites.basis < 0)
+    centre = (start + repeats / 2) @ np.linalg.pinv(inverse) + offset
+    images, moves = _images_near(system, system.positions[extra], centre, system.pbc)
+    q = (images - offset) @ inverse - start
+    inside = ((q >= 0) & (q < repeats)).all(axis=2)
+    found = inside.any(axis=1)
+    return extra[found], moves[found, np.argmax(inside[found], axis=1)]
+
+
+def _images_near(
+    system: Atoms, positions: np.ndarray, centre: np.ndarray, axes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Periodic images (m, i, 3) of positions (m, 3) around a point, and their translations (m, i, 3)."""
+    cell = system.cell.array
+    inverse = np.zeros((3, 3))
+    inverse[:, system.pbc] = np.linalg.pinv(cell[system.pbc])
+    nearest = np.rint((centre - positions) @ inverse) @ cell
+    # Two cells to each side reach all neighbouring images of a strongly skewed cell.
+    reach = [(-2, -1, 0, 1, 2) if p else (0,) for p in axes]
+    steps = np.array(list(product(*reach)), dtype=float) @ cell
+    moves = nearest[:, None] + steps[None]
+    return positions[:, None] + moves, moves
+
+
+def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tuple[Atoms, np.ndarray]:
+    """The open cluster on the perfect crystal: atoms at their sites, vacant sites filled, extra atoms left out.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    sites : LatticeSites
+    system : ase.Atoms
+        The positions at which `cluster` was carved.
+
+    Returns
+    -------
+    atoms : ase.Atoms
+    index : ndarray of int, shape (m,)
+        Number of each atom of `cluster` in it, -1 for atoms on no site.
+    """
+    basis = sites.basis[cluster.index]
+    on_site = basis >= 0
+    moved = sites.positions[cluster.index] - system.positions[cluster.index]
+    anchors = unwrap(system.positions[cluster.index], cluster.anchors, system.cell.array, system.pbc)
+    positions = (anchors + moved + cluster.offsets)[on_site]
+    atoms = cluster.atoms[on_site]
+    atoms.positions[:] = positions
+    index = np.full(len(basis), -1)
+    index[on_site] = np.arange(int(on_site.sum()))
+
+    # Vacant sites that more than half of their neighbours in the cluster surround. Images along a periodic
+    # axis of the cluster are one site, and neighbours there may be images themselves.
+    crystal = sites.crystal
+    near = 1.2 * crystal.nearest_neighbour_distance
+    periodic = cluster.atoms.pbc
+    copies = [(-1, 0, 1) if p else (0,) for p in periodic]
+    tree = cKDTree(np.concatenate([positions + np.array(c) @ cluster.atoms.cell.array for c in product(*copies)]))
+    # System coordinates of the cluster's middle, up to the lattice translation in the first offset.
+    centre = positions.mean(axis=0) - cluster.offsets[0]
+    images, _ = _images_near(system, sites.vacant_positions, centre, system.pbc & ~periodic)
+    for candidates, b in zip(images + cluster.offsets[0], sites.vacant_basis, strict=True):
+        size = len(crystal.stencil(int(b), near))
+        counts = np.array([len(found) for found in tree.query_ball_point(candidates, near)])
+        for image in candidates[counts > size / 2]:
+            atoms += Atoms(numbers=[crystal.numbers[b]], positions=[image])
+    return atoms, index

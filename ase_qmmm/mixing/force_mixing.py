@@ -1,0 +1,349 @@
+"""ForceMixingCalculator: quantum forces near the defect, matched forces far away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from ..crystal import Crystal
+from ..errors import ChildCalculatorError, StructureError, check_positive, check_structure, checked_keywords
+from ..lattice_sites import LatticeSites, lattice_sites
+from ..neighbours import unwrap
+from ..sites import SiteCalculator
+from .carving import CLUSTER_KINDS, Cluster, carve, perfect_cluster
+from .regions import Regions, grow_mask
+
+__all__ = ["ForceMixingCalculator"]
+
+log = logging.getLogger(__name__)
+
+
+class ForceMixingCalculator(Calculator):
+    """Forces of a quantum model on the qm atoms, of a matched model on all others [1]_.
+
+        F_l = F_l^QM(cluster of qm and buffer atoms)   for qm atoms,
+        F_l = F_l^MM                                   for buffer and mm atoms, zero for frozen ones.
+
+    No energy function has these as its gradient. ``energy`` is offered all the same, for logs: the sum of the
+    quantum site energies of the qm atoms and of the MM site energies of the others, where both models have
+    them; else the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster). Do not use it in a line search
+    (``PreconLBFGS(atoms, use_armijo=False)``). ``stress`` and ``free_energy`` do not exist and raise.
+
+    The cluster is carved across periodic boundaries of any cell without being torn, and carved anew when
+    elements, cell or regions change or an atom moves by more than 1 Å. A ``TightBinding`` without `mu` is used at
+    the Fermi level of the crystal in carved clusters.
+
+    Parameters
+    ----------
+    qm, mm : ase.calculators.calculator.Calculator
+        Any two. A model with site energies evaluates only the atoms it is asked for.
+    regions : Regions, or mask, list of indices or slice
+        With anything but ``Regions`` it names the qm atoms, and `r_buffer` the width of the buffer.
+    r_buffer : float, optional
+        Width (Å) of the buffer around the qm atoms, if `regions` has none.
+    cluster : {"auto", "periodic", "open"}
+        How to carve. ``"periodic"``: a box of lattice vectors around the qm and buffer atoms with all atoms at
+        their actual positions. ``"open"``: qm and buffer atoms alone, periodic only along directions in which
+        they connect to their own images. ``"auto"``: a periodic box where one smaller than the system fits and
+        every atom near its faces matches the crystal, else open (the whole system if that takes three quarters
+        of the atoms).
+    crystal : Crystal, optional
+        Reference lattice; default that of `mm`.
+    dead_load : bool, optional
+        Subtract from the forces of an open cluster those that the same cluster has on the perfect crystal
+        (defect sites filled), which its surface makes. Default: where the crystal is known.
+    allow_empty_qm : bool
+        Accept regions without a qm atom, and return the forces of `mm`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        On construction: arguments of the wrong kind, no buffer width.
+    StructureError, ChildCalculatorError
+        On evaluation: a structure that cannot be treated; a child that failed (the message says which).
+
+    References
+    ----------
+    .. [1] H. Chen and C. Ortner, Multiscale Model. Simul. 15, 184 (2017), QM/MM methods for crystalline
+       defects, part 2, eq. (73); part 3, eq. (3.16).
+    """
+
+    implemented_properties = ["energy", "forces"]
+    #: Forces are not the gradient of the energy.
+    conservative = False
+
+    @checked_keywords
+    def __init__(
+        self,
+        qm: Calculator,
+        mm: Calculator,
+        regions: Any,
+        *,
+        r_buffer: float | None = None,
+        cluster: str = "auto",
+        crystal: Crystal | None = None,
+        dead_load: bool | None = None,
+        allow_empty_qm: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, child in (("qm", qm), ("mm", mm)):
+            if not hasattr(child, "get_property"):
+                raise TypeError(f"{name}: got {type(child).__name__}, expected an ASE calculator")
+        if cluster not in CLUSTER_KINDS:
+            raise ValueError(f"cluster: got {cluster!r}, expected one of {', '.join(CLUSTER_KINDS)}")
+        if crystal is not None and not isinstance(crystal, Crystal):
+            raise TypeError(f"crystal: got {type(crystal).__name__}, expected Crystal")
+        self.qm, self.mm = qm, mm
+        self.cluster = cluster
+        self.crystal: Crystal | None = crystal if crystal is not None else getattr(mm, "crystal", None)
+        if dead_load and self.crystal is None:
+            raise ValueError("dead_load: needs the reference lattice; pass crystal=")
+        self.dead_load = dead_load
+        self.allow_empty_qm = bool(allow_empty_qm)
+        self.r_buffer = None if r_buffer is None else check_positive("r_buffer", r_buffer, "Å", zero=True)
+        self.regions = regions
+        #: Seconds spent in the children and in all, summed over the calls.
+        self.timings = {"qm": 0.0, "mm": 0.0, "total": 0.0}
+
+    def __repr__(self) -> str:
+        return f"ForceMixingCalculator(qm={self.qm!r}, mm={self.mm!r}, {self._regions!r}, cluster={self.cluster!r})"
+
+    # -- regions and clusters --------------------------------------------------------------------------------------
+
+    @property
+    def regions(self) -> Regions:
+        """The regions in use; setting them (``Regions`` or a selection of qm atoms) resets what depends on them."""
+        return self._regions
+
+    @regions.setter
+    def regions(self, regions: Any) -> None:
+        if isinstance(regions, Regions):
+            self._given = regions
+        else:
+            if self.r_buffer is None and not _selects_all(regions):
+                raise ValueError("r_buffer: give the width of the buffer (Å), since regions is a plain selection of qm atoms")
+            self._given = Regions(regions)
+        self._regions = self._given
+        self._clusters: list[Cluster] | None = None
+        self.reset()
+
+    @property
+    def clusters(self) -> list[Cluster]:
+        """The clusters of the last call."""
+        if self._clusters is None:
+            raise ValueError("clusters: not carved yet; ask for forces first, or call prepare(atoms)")
+        return self._clusters
+
+    def prepare(self, atoms: Atoms) -> list[Cluster]:
+        """Find the regions of `atoms` and carve the clusters, if that has not been done for them."""
+        check_structure(atoms)
+        if self._clusters is None or not self._fits(atoms):
+            self._carve(atoms)
+        return self.clusters
+
+    def _fits(self, atoms: Atoms) -> bool:
+        """Whether the clusters hold for these atoms."""
+        seen = self._seen
+        same = (
+            np.array_equal(atoms.numbers, seen.numbers)
+            and np.array_equal(atoms.pbc, seen.pbc)
+            and np.array_equal(atoms.cell.array, seen.cell.array)
+        )
+        if not same:
+            return False
+        moved = unwrap(atoms.positions, seen.positions, seen.cell.array, seen.pbc) - seen.positions
+        if np.einsum("nc,nc->n", moved, moved).max(initial=0.0) > 1.0:
+            log.info("an atom has moved by more than 1 Å: carving anew")
+            return False
+        return True
+
+    def _carve(self, atoms: Atoms) -> None:
+        self._clusters = None
+        regions = self._given.for_atoms(len(atoms))
+        if self.r_buffer is not None:
+            if regions.buffer.any():
+                raise ValueError("r_buffer: the regions have a buffer already; leave r_buffer out")
+            regions = Regions(regions.qm, grow_mask(atoms, regions.qm, self.r_buffer), regions.frozen)
+        if not regions.qm.any() and not self.allow_empty_qm:
+            raise ValueError("regions: no qm atom; choose some, or pass allow_empty_qm=True for the mm model alone")
+        self._regions = regions
+        sites, faulty = self._label(atoms)
+        self._qm_mask = regions.qm
+        self._mm_mask = ~regions.qm & (regions.numbers != 3) & ~regions.frozen
+        self._mm_mask |= regions.buffer & ~regions.frozen
+        self._mm_rows = np.flatnonzero(self._mm_mask)
+        clusters = carve(atoms, regions.qm, regions.buffer, self.cluster, sites, faulty) if regions.qm.any() else []
+        if len(clusters) > 1:
+            log.info("%d separate clusters: %s", len(clusters), clusters)
+        self._qm_calcs = [self._cluster_calculator(c, atoms) for c in clusters]
+        self._loads = [
+            self._dead_load_of(c, calc, sites, atoms) for c, calc in zip(clusters, self._qm_calcs, strict=True)
+        ]
+        self._seen = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        self._clusters = clusters
+        for c in clusters:
+            log.info("%s: %r", regions, c)
+
+    def _label(self, atoms: Atoms) -> tuple[LatticeSites | None, np.ndarray | None]:
+        """Lattice sites and defective atoms, where a crystal is known and its lattice runs through `atoms`."""
+        if self.crystal is None:
+            return None, None
+        try:
+            match = self.crystal.match(atoms, 1.2 * self.crystal.nearest_neighbour_distance)
+        except StructureError as error:
+            log.warning("the atoms do not match the crystal, clusters are open and without dead load: %s", error)
+            return None, None
+        return lattice_sites(match, atoms), match.defect()
+
+    def _cluster_calculator(self, cluster: Cluster, atoms: Atoms) -> Calculator:
+        if cluster.kind == "whole" or not isinstance(self.qm, SiteCalculator):
+            return self.qm
+        return self.qm.for_cluster(cluster.atoms, atoms, self.crystal)
+
+    def _dead_load_of(
+        self, cluster: Cluster, calc: Calculator, sites: LatticeSites | None, atoms: Atoms
+    ) -> np.ndarray | None:
+        """Forces (m, 3) that the surface of an open cluster makes on the perfect crystal."""
+        if cluster.kind != "open" or self.dead_load is False:
+            return None
+        if sites is None:
+            if self.dead_load:
+                raise StructureError("dead_load: the atoms do not lie on one lattice of the crystal; pass dead_load=False")
+            return None
+        perfect, index = perfect_cluster(cluster, sites, atoms)
+        forces = self._child("qm", calc, perfect, "forces")
+        return np.where((index >= 0)[:, None], forces[index], 0.0)
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill ``results`` (called by ASE)."""
+        begin = time.perf_counter()
+        self.results = {}
+        if atoms is not None:
+            check_structure(atoms)
+        Calculator.calculate(self, atoms, properties or ["forces"], system_changes)
+        self.prepare(self.atoms)
+        mm_forces, mm_energies, mm_total = self._evaluate_mm(self.atoms)
+        forces = np.zeros((len(self.atoms), 3))
+        forces[self._mm_rows] = mm_forces[self._mm_rows]
+        qm_energy, additive = 0.0, mm_energies is not None
+        parts = []
+        for cluster, calc, load in zip(self.clusters, self._qm_calcs, self._loads, strict=True):
+            cluster.update(self.atoms)
+            cluster_forces = self._child("qm", calc, cluster.atoms, "forces")
+            if load is not None:
+                cluster_forces = cluster_forces - load
+            forces[cluster.index[cluster.qm]] = cluster_forces[cluster.qm]
+            energies = self._child("qm", calc, cluster.atoms, "energies") if _has_sites(calc) else None
+            parts.append((cluster, calc, energies))
+            additive = additive and energies is not None
+        results: dict[str, Any] = {"forces": forces}
+        if additive:
+            assert mm_energies is not None
+            qm_energy = sum(float(e[c.qm].sum()) for c, _, e in parts if e is not None)
+            results["energy"] = qm_energy + float(mm_energies[self._mm_rows].sum())
+        else:
+            energy = self._subtractive_energy(parts, mm_energies, mm_total)
+            if energy is not None:
+                results["energy"] = energy
+        self.results = results
+        self.timings["total"] += time.perf_counter() - begin
+
+    def _evaluate_mm(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray | None, float | None]:
+        """Forces, site energies (None if the model has none) and total energy (None if not known) of the MM model."""
+        if not len(self._mm_rows):
+            return np.zeros((len(atoms), 3)), np.zeros(len(atoms)), 0.0
+        if isinstance(self.mm, SiteCalculator):
+            begin = time.perf_counter()
+            try:
+                energies, forces = self.mm.evaluate_sites(atoms, self._mm_mask)
+            except Exception as error:
+                raise _named_error("mm", self.mm, error) from error
+            finally:
+                self.timings["mm"] += time.perf_counter() - begin
+            return self._checked("mm", self.mm, forces, atoms), energies, None
+        forces = self._child("mm", self.mm, atoms, "forces")
+        if _has_sites(self.mm):
+            return forces, self._child("mm", self.mm, atoms, "energies"), None
+        total = self._child("mm", self.mm, atoms, "energy") if "energy" in self.mm.implemented_properties else None
+        return forces, None, None if total is None else float(total)
+
+    def _subtractive_energy(
+        self,
+        parts: list[tuple[Cluster, Calculator, np.ndarray | None]],
+        mm_energies: np.ndarray | None,
+        mm_total: float | None,
+    ) -> float | None:
+        """``E_MM(all) + E_QM(cluster) - E_MM(cluster)``, summed over the clusters, or None where it is not known."""
+        total = 0.0
+        covered = np.zeros(len(self._mm_mask), dtype=bool)
+        for cluster, calc, _ in parts:
+            if "energy" not in calc.implemented_properties:
+                return None
+            total += float(self._child("qm", calc, cluster.atoms, "energy"))
+            covered[cluster.index] = True
+            if mm_energies is None:
+                if mm_total is None:
+                    return None
+                total -= float(self._child("mm", self.mm, cluster.atoms, "energy"))
+        if mm_energies is not None:
+            # MM site energies outside the clusters are E_MM(all) - E_MM(cluster) without the cluster's surface.
+            return total + float(mm_energies[self._mm_mask & ~covered].sum())
+        return total + (mm_total or 0.0)
+
+    def _child(self, name: str, calc: Calculator, atoms: Atoms, what: str) -> Any:
+        """A property of a child calculator, checked; failures say which child it was."""
+        begin = time.perf_counter()
+        try:
+            value = calc.get_property(what, atoms)
+        except Exception as error:
+            raise _named_error(name, calc, error, atoms) from error
+        finally:
+            self.timings[name] += time.perf_counter() - begin
+        return self._checked(name, calc, value, atoms) if what == "forces" else value
+
+    @staticmethod
+    def _checked(name: str, calc: Calculator, forces: Any, atoms: Atoms) -> np.ndarray:
+        if np.shape(forces) != (len(atoms), 3):
+            raise ChildCalculatorError(
+                f"{name} calculator ({type(calc).__name__}): forces of shape {np.shape(forces)}, expected ({len(atoms)}, 3)"
+            )
+        array = np.asarray(forces)
+        if not np.isfinite(array).all():
+            atom = int(np.argmin(np.isfinite(array).all(axis=1)))
+            raise ChildCalculatorError(
+                f"{name} calculator ({type(calc).__name__}): the force on atom {atom} of its {len(atoms)} is not finite"
+            )
+        return array
+
+
+def _selects_all(selection: Any) -> bool:
+    array = np.asarray(selection) if not isinstance(selection, slice) else None
+    if array is None:
+        return selection == slice(None)
+    return array.dtype == bool and bool(array.all())
+
+
+def _has_sites(calc: Calculator) -> bool:
+    return "energies" in calc.implemented_properties
+
+
+def _named_error(name: str, calc: Calculator, error: Exception, atoms: Atoms | None = None) -> Exception:
+    size = "" if atoms is None else f", on {len(atoms)} atoms"
+    text = f"{name} calculator ({type(calc).__name__}{size}): {error}"
+    if isinstance(error, PropertyNotImplementedError):
+        return PropertyNotImplementedError(text)
+    if isinstance(error, StructureError):
+        return type(error)(text)
+    return ChildCalculatorError(text if str(error) else f"{text}{type(error).__name__}")

@@ -139,6 +139,11 @@ class ForceMixingCalculator(Calculator):
             raise ValueError("clusters: not carved yet; ask for forces first, or call prepare(atoms)")
         return self._clusters
 
+    @property
+    def cluster_calculators(self) -> list[Calculator]:
+        """The quantum calculator of each cluster: the one given, or its version for carved clusters."""
+        return list(self._qm_calcs) if self._clusters is not None else []
+
     def prepare(self, atoms: Atoms) -> list[Cluster]:
         """Find the regions of `atoms` and carve the clusters, if that has not been done for them."""
         check_structure(atoms)

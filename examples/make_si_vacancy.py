@@ -1,0 +1,13 @@
+"""Write si_vacancy.extxyz: 5 x 5 x 5 cubic cells of silicon, one of 1000 atoms missing, as a user would bring it.
+
+The lattice constant is the experimental one, 5.431 Å (K. Fujii et al., Metrologia 44, L1 (2007), rounded), not the
+model's own. The vacancy lies at the corner of the cell, so that the quantum region crosses its boundaries.
+"""
+
+from pathlib import Path
+
+from ase.build import bulk
+
+atoms = bulk("Si", a=5.431, cubic=True) * (5, 5, 5)
+del atoms[0]
+atoms.write(Path(__file__).parent / "si_vacancy.extxyz")

@@ -1,0 +1,54 @@
+"""Models and structures shared by the tests, and what is the same in every run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from hypothesis import settings
+
+from ase_qmmm import Crystal, TaylorForces, TightBinding
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def nrl_reference():
+    return json.loads((DATA / "nrl_tb_reference.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def silicon_qm():
+    return TightBinding("nrl-Si-sp", kT=0.1)
+
+
+@pytest.fixture(scope="session")
+def silicon_crystal(silicon_qm):
+    return Crystal.relaxed(bulk("Si"), silicon_qm)
+
+
+@pytest.fixture(scope="session")
+def silicon_mm(silicon_qm, silicon_crystal):
+    return TaylorForces.from_calculator(silicon_qm, silicon_crystal, cutoff=5.0)
+
+
+@pytest.fixture(scope="session")
+def copper_crystal():
+    return Crystal.relaxed(bulk("Cu"), EMT())
+
+
+@pytest.fixture(scope="session")
+def copper_mm(copper_crystal):
+    return TaylorForces.from_calculator(EMT(), copper_crystal, cutoff=6.0)

@@ -1,0 +1,82 @@
+"""Slater–Koster blocks: rotation, parity and derivatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import assert_derivative, random_rotation
+
+from ase_qmmm.tightbinding.radial import exponential, polynomial
+from ase_qmmm.tightbinding.slater_koster import CHANNELS, shell_channels, two_centre_block
+
+PAIRS = [(l1, l2) for l1 in range(3) for l2 in range(3)]
+
+
+def radial(l1, l2, vectors, order):
+    """A different smooth function for each channel."""
+    r = np.linalg.norm(vectors, axis=1)
+    out = []
+    for name in shell_channels(l1, l2):
+        k = CHANNELS.index(name)
+        out.append((1.0 + 0.3 * k) * exponential(0.5 + 0.07 * k, r, order) + polynomial([0.1 * k], r, order))
+    return np.array(out)
+
+
+def block(l1, l2, vectors, order=0):
+    vectors = np.atleast_2d(vectors)
+    return two_centre_block(l1, l2, vectors, radial(l1, l2, vectors, order))
+
+
+def harmonics(shell, directions):
+    """Real harmonics of a shell as functions of direction, in the order and sign of the blocks with s."""
+    r = np.linalg.norm(directions, axis=1)
+    return two_centre_block(0, shell, directions, np.ones((1, 1, len(r))))[0][:, 0]
+
+
+def rotation_matrix(shell, rotation, rng):
+    """Matrix D of ``Y(R x) = D Y(x)``, found from the values of the harmonics at points."""
+    points = rng.normal(size=(20, 3))
+    return np.linalg.lstsq(harmonics(shell, points), harmonics(shell, points @ rotation.T), rcond=None)[0].T
+
+
+@pytest.mark.parametrize(("l1", "l2"), PAIRS)
+def test_rotation(l1, l2, rng):
+    rotation = random_rotation(rng)
+    vector = rng.normal(size=3)
+    first, second = rotation_matrix(l1, rotation, rng), rotation_matrix(l2, rotation, rng)
+    assert np.abs(first @ first.T - np.eye(2 * l1 + 1)).max() < 1e-12
+    turned = block(l1, l2, rotation @ vector)[0][0]
+    assert np.abs(turned - first @ block(l1, l2, vector)[0][0] @ second.T).max() < 1e-12
+
+
+@pytest.mark.parametrize(("l1", "l2"), PAIRS)
+def test_turning_the_bond_transposes(l1, l2, rng):
+    vector = rng.normal(size=3)
+    assert np.abs(block(l1, l2, vector)[0][0] - block(l2, l1, -vector)[0][0].T).max() < 1e-13
+
+
+@pytest.mark.parametrize(("l1", "l2"), PAIRS)
+def test_along_z_a_block_is_its_channels(l1, l2):
+    z = np.array([0.0, 0.0, 2.0])
+    functions = radial(l1, l2, z[None], 0)[:, 0, 0]
+    singular = np.linalg.svd(block(l1, l2, z)[0][0], compute_uv=False)
+    # sigma once, pi and delta twice
+    expected = [functions[0], *(f for f in functions[1:] for _ in range(2))]
+    assert np.sort(singular) == pytest.approx(np.sort(np.abs(expected)))
+
+
+@pytest.mark.parametrize(("l1", "l2"), PAIRS)
+def test_derivatives(l1, l2, rng):
+    vector, u = rng.normal(size=3) + 1.5, rng.normal(size=3)
+    _, first, second = block(l1, l2, vector, 2)
+    assert_derivative(lambda h: block(l1, l2, vector + h * u)[0][0], np.tensordot(u, first[0], 1), noise=1e-13)
+    change = np.einsum("cdab,d->cab", second[0], u)
+    assert_derivative(lambda h: block(l1, l2, vector + h * u, 1)[1][0], change, noise=1e-13)
+    assert np.abs(second - second.swapaxes(1, 2)).max() < 1e-13
+    lower = block(l1, l2, vector, 1)
+    assert np.array_equal(lower[1], first)
+
+
+def test_channels():
+    assert shell_channels(1, 1) == ("pps", "ppp")
+    assert shell_channels(2, 1) == shell_channels(1, 2) == ("pds", "pdp")

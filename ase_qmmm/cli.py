@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 
-class ClusterKind(str, enum.Enum):
+class ClusterKind(enum.StrEnum):
     """How the quantum cluster is carved."""
 
     auto = "auto"
@@ -29,7 +29,7 @@ class ClusterKind(str, enum.Enum):
     open = "open"
 
 
-class OptimizerName(str, enum.Enum):
+class OptimizerName(enum.StrEnum):
     """Optimisers on offer."""
 
     lbfgs = "lbfgs"
@@ -47,7 +47,9 @@ def _read(path: Path) -> Any:
     try:
         return ase.io.read(path)
     except Exception as error:
-        raise typer.BadParameter(f"cannot read a structure from {path}: {error or type(error).__name__}") from error
+        raise typer.BadParameter(
+            f"cannot read a structure from {path}: {error or type(error).__name__}"
+        ) from error
 
 
 @app.command()
@@ -55,26 +57,40 @@ def relax(
     structure: Annotated[Path, typer.Argument(help="Crystal with a defect, in any format that ASE reads.")],
     qm: Annotated[str, typer.Option(help="Quantum model; 'ase-qmmm info' lists them.")] = "nrl-Si-sp",
     crystal: Annotated[
-        Path | None, typer.Option(help="File with the unit cell of the perfect crystal. [default: that of the element]")
+        Path | None,
+        typer.Option(help="File with the unit cell of the perfect crystal. [default: that of the element]"),
     ] = None,
     r_qm: Annotated[float, typer.Option(help="Atoms this close to the defect are QM (Å).")] = 6.0,
     r_buffer: Annotated[
         float | None,
-        typer.Option(help="Width of the buffer around them (Å). [default: 2 in a periodic box, 8 for an open cluster]"),
+        typer.Option(
+            help="Width of the buffer around them (Å). [default: 2 in a periodic box, 8 for an open cluster]"
+        ),
     ] = None,
     mm_cutoff: Annotated[float, typer.Option(help="Range of the matched far-field model (Å).")] = 8.0,
-    cluster: Annotated[ClusterKind, typer.Option(help="How to carve the quantum cluster.")] = ClusterKind.auto,
+    cluster: Annotated[
+        ClusterKind, typer.Option(help="How to carve the quantum cluster.")
+    ] = ClusterKind.auto,
     kT: Annotated[float, typer.Option("--kT", help="Electronic temperature (eV).")] = 0.1,
-    mu: Annotated[float | None, typer.Option(help="Chemical potential (eV). [default: that of the crystal]")] = None,
-    optimizer: Annotated[OptimizerName, typer.Option(help="ASE optimiser.")] = OptimizerName.lbfgs,
-    fmax: Annotated[float, typer.Option(help="Largest force at the end (eV/Å).")] = 0.01,
+    mu: Annotated[
+        float | None, typer.Option(help="Chemical potential (eV). [default: that of the crystal]")
+    ] = None,
+    optimizer: Annotated[OptimizerName, typer.Option(help="ASE optimiser.")] = OptimizerName.precon_lbfgs,
+    fmax: Annotated[float, typer.Option(help="Largest force at the end (eV/Å).")] = 1e-3,
     steps: Annotated[int, typer.Option(help="Largest number of steps.")] = 200,
     rescale: Annotated[
-        bool, typer.Option("--rescale", help="Scale the structure to the lattice constant of the quantum model first.")
+        bool,
+        typer.Option(
+            "--rescale", help="Scale the structure to the lattice constant of the quantum model first."
+        ),
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Prefix of the files written (replaced if there). [default: STRUCTURE_relaxed]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Prefix of the files written (replaced if there). [default: STRUCTURE_relaxed]",
+        ),
     ] = None,
 ) -> None:
     """Relax a defect: quantum model near it, a model matched to it elsewhere.
@@ -83,7 +99,7 @@ def relax(
     regions as integer array 'region' and as tags: 0 mm, 1 buffer, 2 qm, 3 frozen), PREFIX.traj, PREFIX.json
     (energies, forces, timings, versions, parameters) and PREFIX.png. Exit status 1 if it did not converge.
 
-    Example: ase-qmmm relax examples/si_vacancy.extxyz --r-qm 6 --fmax 0.01
+    Example: ase-qmmm relax examples/si_vacancy.extxyz --r-qm 6
     """
     from .relaxation import RelaxationFiles, RelaxationSettings, relax_defect
 
@@ -104,7 +120,9 @@ def relax(
     files = RelaxationFiles(output or Path(f"{structure.stem}_relaxed"))
     atoms = _read(structure)
     unit_cell = None if crystal is None else _read(crystal)
-    summary = relax_defect(atoms, files, settings, unit_cell=unit_cell, report=typer.echo, progress=sys.stderr.isatty())
+    summary = relax_defect(
+        atoms, files, settings, unit_cell=unit_cell, report=typer.echo, progress=sys.stderr.isatty()
+    )
     if not summary["converged"]:
         raise typer.Exit(1)
 
@@ -112,7 +130,9 @@ def relax(
 @app.command()
 def info(
     structure: Annotated[Path | None, typer.Argument(help="Structure to describe.")] = None,
-    crystal: Annotated[Path | None, typer.Option(help="File with the unit cell to look for defects against.")] = None,
+    crystal: Annotated[
+        Path | None, typer.Option(help="File with the unit cell to look for defects against.")
+    ] = None,
 ) -> None:
     """Versions and quantum models; with a file, what is in it: cell, regions, defects."""
     from .relaxation import guess_unit_cell, versions
@@ -167,14 +187,39 @@ def view(
         plot_regions(atoms, path=png)
         typer.echo(f"wrote {png}")
         return
-    from ase.gui.gui import GUI
-    from ase.gui.images import Images
+    _open_gui(atoms)
 
-    gui = GUI(Images([atoms]))
-    # Colours by tag, as the dialogue 'Colors' of ase gui would set them.
-    gui.colormode = "tag"
-    gui.set_colors()
+
+def _open_gui(atoms: Any) -> None:
+    """Run ase gui on `atoms`, coloured by region where they have regions."""
+    if "region" in atoms.arrays:
+        from .mixing import Regions
+
+        Regions.from_atoms(atoms).write(atoms)
+    try:
+        from tkinter import TclError
+
+        from ase.gui.gui import GUI
+        from ase.gui.images import Images
+    except ImportError as error:
+        raise OSError(f"ase gui needs tkinter ({error}); draw a picture instead: --png FILE") from error
+    try:
+        gui = GUI(Images([atoms]))
+    except TclError as error:
+        raise OSError(f"ase gui cannot start: {error}; draw a picture instead: --png FILE") from error
+    if "region" in atoms.arrays:
+        colour_by_region(gui)
     gui.run()
+
+
+def colour_by_region(gui: Any) -> None:
+    """Set the colours of an open ase gui window, as its dialogue 'Colors' does, to those of the pictures."""
+    from .plotting import REGION_COLOURS
+
+    gui.colormode = "tag"
+    # Colour number int(tag / 4 * 4 + 1/2) of four.
+    gui.colormode_data = [REGION_COLOURS[number] for number in range(4)], 0, 4
+    gui.draw()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -193,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        return _fail(message() or f"a command is needed; try ase-qmmm --help", 2)
+        return _fail(message() or "a command is needed; try ase-qmmm --help", 2)
     return result if isinstance(result, int) else 0
 
 

@@ -109,8 +109,9 @@ def checked_keywords(function: F) -> F:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                folded = {n.lower(): n for n in known}
+                near = difflib.get_close_matches(name.lower(), folded, n=1)
+                hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
                 owner = function.__qualname__.removesuffix(".__init__")
                 raise TypeError(f"{owner}: unknown keyword {name!r}{hint} (known: {', '.join(known)})")
         return function(*args, **kwargs)

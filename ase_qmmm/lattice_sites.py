@@ -1,8 +1,8 @@
 """Global labels: the lattice site of every atom of a crystal with point defects, and the vacant sites.
 
 A stencil match is local. Where one lattice runs through the whole structure (point defects, not
-dislocations) each atom also has a site ``x = F (cell . lattice + basis) + origin``, with the deformation F of the
-periodic cell. Carving boxes and filling vacancies needs these.
+dislocations) each atom also has a site ``x = F (cell . lattice + basis) + origin``, with the deformation F
+of the periodic cell. Carving boxes and filling vacancies needs these.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def lattice_sites(match: StencilMatch, atoms: Atoms) -> LatticeSites | None:
     periods_real = atoms.cell.array[atoms.pbc] @ inverse
     periods = np.rint(periods_real).astype(int)
     if len(periods) and (
-        np.abs(periods @ lattice - atoms.cell.array[atoms.pbc]).max() > 0.05 * near * max(1, np.abs(periods).max())
+        np.abs(periods @ lattice - atoms.cell.array[atoms.pbc]).max()
+        > 0.05 * near * max(1, np.abs(periods).max())
         or np.linalg.matrix_rank(periods) < len(periods)
     ):
         return None
@@ -125,7 +126,6 @@ def lattice_sites(match: StencilMatch, atoms: Atoms) -> LatticeSites | None:
     same = np.zeros(len(atoms), dtype=bool)
     same[1:] = (key[order][1:] == key[order][:-1]).all(axis=1)
     basis[order[same & (basis[order] >= 0)]] = -1
-    sites[basis < 0] = atoms.positions[basis < 0]
     result = LatticeSites(
         crystal=crystal,
         gradient=gradient,
@@ -138,8 +138,37 @@ def lattice_sites(match: StencilMatch, atoms: Atoms) -> LatticeSites | None:
         vacant_basis=np.zeros(0, dtype=int),
         periods=periods,
     )
+    _adopt(result, atoms)
+    sites[result.basis < 0] = atoms.positions[result.basis < 0]
     _find_vacancies(result)
     return result
+
+
+def _adopt(sites: LatticeSites, atoms: Atoms) -> None:
+    """Give free sites to unmatched atoms that lie on them (at surfaces, which lack half of their stencil)."""
+    crystal = sites.crystal
+    lost = np.flatnonzero(sites.basis < 0)
+    if not len(lost):
+        return
+    best = np.full(len(lost), 0.2 * crystal.nearest_neighbour_distance)
+    cells, basis = sites.cells[lost], np.full(len(lost), -1)
+    inverse = np.linalg.pinv(sites.lattice)
+    offsets = crystal.basis_positions @ sites.gradient.T
+    for b, number in enumerate(crystal.numbers):
+        guess = np.rint((atoms.positions[lost] - offsets[b] - sites.origin) @ inverse).astype(int)
+        site = sites.site_positions(guess, np.full(len(lost), b))
+        distance = np.linalg.norm(atoms.positions[lost] - site, axis=1)
+        better = (distance < best) & (atoms.numbers[lost] == number)
+        cells[better], basis[better], best[better] = guess[better], b, distance[better]
+    key = np.column_stack([sites.canonical(cells), basis])
+    on_site = sites.basis >= 0
+    taken = set(map(tuple, np.column_stack([sites.canonical(sites.cells), sites.basis])[on_site]))
+    for k in np.argsort(best):
+        if basis[k] >= 0 and tuple(key[k]) not in taken:
+            taken.add(tuple(key[k]))
+            atom = lost[k]
+            sites.cells[atom], sites.basis[atom] = cells[k], basis[k]
+            sites.positions[atom] = sites.site_positions(cells[k : k + 1], basis[k : k + 1])[0]
 
 
 def _find_vacancies(sites: LatticeSites) -> None:

@@ -32,7 +32,8 @@ def plot_regions(
     atoms : ase.Atoms
         With the array ``region`` (``Regions.write``).
     displacement : ndarray, shape (n, 3), optional
-        Å; drawn as arrows, and its length against distance. Default: the array ``displacement`` of `atoms`, if any.
+        Å; drawn as arrows, and its length against distance. Default: the array ``displacement`` of `atoms`,
+        if any.
     centre : ndarray, shape (3,), optional
         Middle of the slice and origin of distances (Å); default the middle of the qm atoms.
     path : str or Path, optional
@@ -60,17 +61,32 @@ def plot_regions(
     left, right = figure.subplots(1, 2)
     inside = np.abs(relative[:, 2]) < 4.0
     x, y = relative[inside, 0], relative[inside, 1]
-    for number, name in REGION_NAMES.items():
+    for number in REGION_NAMES:
         mine = numbers[inside] == number
         if mine.any():
             left.scatter(
-                x[mine], y[mine], s=42, c=REGION_COLOURS[number], edgecolors="k", linewidths=0.4, label=name, zorder=2
+                x[mine],
+                y[mine],
+                s=42,
+                c=REGION_COLOURS[number],
+                edgecolors="k",
+                linewidths=0.4,
+                zorder=2,
             )
     if displacement is not None and np.abs(displacement[inside]).max(initial=0.0) > 0:
         u = displacement[inside]
         scale = 2.0 / np.linalg.norm(u, axis=1).max()
         left.quiver(
-            x, y, scale * u[:, 0], scale * u[:, 1], angles="xy", scale_units="xy", scale=1, width=0.004, color="k", zorder=3
+            x,
+            y,
+            scale * u[:, 0],
+            scale * u[:, 1],
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            width=0.004,
+            color="k",
+            zorder=3,
         )
         left.set_title(f"slice of 8 Å in z; arrows: displacement x {scale:.3g}")
     else:
@@ -78,27 +94,52 @@ def plot_regions(
     left.set_aspect("equal")
     left.set_xlabel("x (Å)")
     left.set_ylabel("y (Å)")
-    left.legend(loc="upper right", framealpha=0.9)
 
     if displacement is not None:
         size = np.linalg.norm(displacement, axis=1)
-        for number, name in REGION_NAMES.items():
+        for number in REGION_NAMES:
             mine = (numbers == number) & (size > 0)
             if mine.any():
-                right.scatter(distance[mine], size[mine], s=14, c=REGION_COLOURS[number], edgecolors="k", linewidths=0.2, label=name)
+                right.scatter(
+                    distance[mine],
+                    size[mine],
+                    s=14,
+                    c=REGION_COLOURS[number],
+                    edgecolors="k",
+                    linewidths=0.2,
+                )
         if (size > 0).any():
             right.set_yscale("log")
             right.set_ylim(max(size.max() * 1e-5, size[size > 0].min() / 2), 2 * size.max())
         right.set_ylabel("|displacement| (Å)")
     else:
-        right.hist([distance[numbers == n] for n in REGION_NAMES], bins=40, stacked=True, color=list(REGION_COLOURS.values()))
+        right.hist(
+            [distance[numbers == n] for n in REGION_NAMES],
+            bins=40,
+            stacked=True,
+            color=list(REGION_COLOURS.values()),
+        )
         right.set_ylabel("atoms")
     right.set_xlabel("distance from the centre (Å)")
     right.grid(alpha=0.3)
+    _add_legend(figure, set(numbers.tolist()))
     figure.suptitle(title or f"{atoms.get_chemical_formula()}: {regions!r}")
     if path is not None:
         figure.savefig(path, dpi=130)
     return figure
+
+
+def _add_legend(figure: Any, present: set[int]) -> None:
+    """Names of the regions in a row below the axes, where they cover no atom."""
+    from matplotlib.lines import Line2D
+
+    style: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgecolor": "k", "markeredgewidth": 0.4}
+    handles = [
+        Line2D([], [], markerfacecolor=REGION_COLOURS[number], label=name, **style)
+        for number, name in REGION_NAMES.items()
+        if number in present
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
 
 
 def _middle(atoms: Atoms, mask: np.ndarray) -> np.ndarray:

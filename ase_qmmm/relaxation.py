@@ -1,7 +1,7 @@
 """The main job: relax a defect with a quantum model inside and a matched model outside, and keep a record.
 
-This is the driver behind ``ase-qmmm relax``. It reports through a callable, writes its trajectory as it goes, and
-whatever ends the run, the last structure and the summary are on disk.
+This is the driver behind ``ase-qmmm relax``. It reports through a callable, writes its trajectory as it goes,
+and whatever ends the run, the last structure and the summary are on disk.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ from .plotting import plot_regions
 from .taylor import TaylorForces
 from .tightbinding import TightBinding
 
-__all__ = ["OPTIMIZERS", "RelaxationSettings", "RelaxationFiles", "relax_defect", "guess_unit_cell", "versions"]
+__all__ = [
+    "OPTIMIZERS",
+    "RelaxationSettings",
+    "RelaxationFiles",
+    "relax_defect",
+    "guess_unit_cell",
+    "versions",
+]
 
 SUMMARY_FORMAT = "ase-qmmm-relaxation"
 SUMMARY_VERSION = 1
@@ -60,8 +67,8 @@ class RelaxationSettings:
     r_buffer: float | None = None
     mm_cutoff: float = 8.0
     cluster: str = "auto"
-    optimizer: str = "lbfgs"
-    fmax: float = 0.01
+    optimizer: str = "precon-lbfgs"
+    fmax: float = 1e-3
     steps: int = 200
     rescale: bool = False
 
@@ -92,7 +99,12 @@ class RelaxationFiles:
         folder = self.prefix.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise ValueError(f"output: folder {folder} does not exist or cannot be written")
-        for name, suffix in (("structure", "extxyz"), ("trajectory", "traj"), ("summary", "json"), ("picture", "png")):
+        for name, suffix in (
+            ("structure", "extxyz"),
+            ("trajectory", "traj"),
+            ("summary", "json"),
+            ("picture", "png"),
+        ):
             setattr(self, name, folder / f"{self.prefix.name}.{suffix}")
 
 
@@ -116,11 +128,15 @@ def guess_unit_cell(atoms: Atoms) -> Atoms:
     """
     symbols = sorted(set(atoms.get_chemical_symbols()))
     if len(symbols) != 1:
-        raise StructureError(f"crystal: {len(symbols)} elements ({', '.join(symbols)}); give the unit cell in a file")
+        raise StructureError(
+            f"crystal: {len(symbols)} elements ({', '.join(symbols)}); give the unit cell in a file"
+        )
     try:
         return bulk(symbols[0])
     except (ValueError, RuntimeError, KeyError) as error:
-        raise StructureError(f"crystal: ASE knows no crystal of {symbols[0]} ({error}); give the unit cell") from error
+        raise StructureError(
+            f"crystal: ASE knows no crystal of {symbols[0]} ({error}); give the unit cell"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -132,11 +148,16 @@ def _timed(report: Callable[[str], None], timings: dict[str, float], name: str, 
     report(f"  done in {timings[name]:.1f} s")
 
 
-def _atomic(path: Path, write: Callable[[Path], None]) -> None:
+def _atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Write through a temporary file in the same folder, so that `path` is old or new, never half."""
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def relax_defect(
@@ -197,7 +218,12 @@ def relax_defect(
         centres = defect_centres(work, crystal)
     for centre in centres[:5]:
         report("  defect at ({:.2f}, {:.2f}, {:.2f}) Å".format(*centre))
-    with _timed(report, timings, "matching", f"matching: force constants of {settings.qm} within {settings.mm_cutoff:g} Å"):
+    with _timed(
+        report,
+        timings,
+        "matching",
+        f"matching: force constants of {settings.qm} within {settings.mm_cutoff:g} Å",
+    ):
         mm = TaylorForces.from_calculator(qm, crystal, order=1, cutoff=settings.mm_cutoff, progress=progress)
     report(f"  {mm!r}")
 
@@ -240,15 +266,21 @@ def relax_defect(
         forces = work.get_forces()
         size = np.linalg.norm(forces, axis=1)
         moved = np.linalg.norm(work.positions - start, axis=1).max()
-        row = {"energy": float(work.get_potential_energy()), "fmax": float(size.max()), "max_displacement": float(moved)}
+        row = {
+            "energy": float(work.get_potential_energy()),
+            "fmax": float(size.max()),
+            "max_displacement": float(moved),
+        }
         history.append(row)
         report(
-            f"  step {len(history) - 1:3d}   energy {row['energy']:16.6f} eV   fmax {row['fmax']:9.5f} eV/Å   "
-            f"largest displacement {moved:7.4f} Å   {now - clock:5.1f} s"
+            f"  step {len(history) - 1:3d}   energy {row['energy']:16.6f} eV   fmax {row['fmax']:9.5f} eV/Å"
+            f"   largest displacement {moved:7.4f} Å   {now - clock:5.1f} s"
         )
         clock = now
 
-    report(f"relaxing: {settings.optimizer}, to fmax = {settings.fmax:g} eV/Å, at most {settings.steps} steps")
+    report(
+        f"relaxing: {settings.optimizer}, to fmax = {settings.fmax:g} eV/Å, at most {settings.steps} steps"
+    )
     trajectory = Trajectory(str(files.trajectory), "w", work)
     # Whatever the optimiser or its user does, the last structure is kept.
     try:
@@ -259,7 +291,9 @@ def relax_defect(
         summary["finished"] = True
     finally:
         timings["relaxation"] = time.perf_counter() - begin - sum(timings.values())
-        timings |= {f"relaxation_{name}": seconds for name, seconds in calc.timings.items() if name != "total"}
+        timings |= {
+            f"relaxation_{name}": seconds for name, seconds in calc.timings.items() if name != "total"
+        }
         timings["total"] = time.perf_counter() - begin
         summary |= {"steps": max(len(history) - 1, 0), "history": history, "timings": timings}
         if history:
@@ -270,21 +304,29 @@ def relax_defect(
                 "max_displacement": history[-1]["max_displacement"],
             }
         trajectory.close()
-        _atomic(files.summary, lambda path: path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8"))
+        _atomic(
+            files.summary,
+            lambda path: path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8"),
+        )
         result = _result(work, start)
         _atomic(files.structure, lambda path: ase.io.write(path, result, format="extxyz"))
     state = "converged" if summary["converged"] else "NOT CONVERGED"
-    report(f"{state} after {summary['steps']} steps; energy {summary['energy']:.6f} eV, fmax {summary['fmax']:.5f} eV/Å")
+    report(
+        f"{state} after {summary['steps']} steps; energy {summary['energy']:.6f} eV, "
+        f"fmax {summary['fmax']:.5f} eV/Å"
+    )
     middle = centres[0]
-    _atomic(files.picture, lambda path: plot_regions(result, centre=middle, path=path) and None)
-    report(f"total {timings['total']:.1f} s, of which quantum model {calc.timings['qm']:.1f} s in the relaxation")
+    _atomic(files.picture, lambda path: plot_regions(result, centre=middle, path=path))
+    report(
+        f"total {timings['total']:.1f} s, of which quantum model {calc.timings['qm']:.1f} s in the relaxation"
+    )
     for path in (files.structure, files.trajectory, files.summary, files.picture):
         report(f"  wrote {path}")
     return summary
 
 
 def _bare_copy(atoms: Atoms) -> Atoms:
-    copy = atoms.copy()
+    copy: Atoms = atoms.copy()
     copy.calc = None
     return copy
 
@@ -301,7 +343,7 @@ def _stretch(atoms: Atoms, crystal: Crystal) -> float:
 def _mixture(
     atoms: Atoms, centres: np.ndarray, qm: TightBinding, mm: TaylorForces, settings: RelaxationSettings
 ) -> tuple[ForceMixingCalculator, Regions]:
-    """Regions and calculator; without a given buffer 2 Å where a periodic box fits, 8 Å for an open cluster."""
+    """Regions and calculator; by default a buffer of 2 Å where a periodic box fits, 8 Å if open."""
     widths = [2.0, 8.0] if settings.r_buffer is None else [settings.r_buffer]
     for width in widths:
         regions = Regions.from_distance(atoms, centres, r_qm=settings.r_qm, r_buffer=width)
@@ -319,7 +361,7 @@ def _chemical_potential(calc: ForceMixingCalculator) -> float | None:
 
 def _result(atoms: Atoms, start: np.ndarray) -> Atoms:
     """A copy with energy, forces and displacements, as it goes to the file."""
-    result = atoms.copy()
+    result: Atoms = atoms.copy()
     result.set_constraint()
     displacement = unwrap(atoms.positions, start, atoms.cell.array, atoms.pbc) - start
     result.set_array("displacement", displacement)

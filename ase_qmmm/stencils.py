@@ -16,7 +16,7 @@ from ase import Atoms
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from .errors import MatchError, StructureError, check_positive
+from .errors import MatchError, check_positive
 from .neighbours import neighbour_pairs, unwrap
 
 if TYPE_CHECKING:
@@ -188,12 +188,13 @@ CorePairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _assign_basis(
     crystal: Crystal, numbers: np.ndarray, pairs: CorePairs, rotation: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Basis site of each atom (-1: none) and the fraction of its first shells that was found."""
+    """Basis site of each atom (-1: none) and the mean distance of its first shells from their places (Å)."""
     i, j, D = pairs
     n = len(numbers)
     radius = _CORE * crystal.nearest_neighbour_distance
     score = np.full((crystal.n_basis, n), -1.0)
     fraction = np.zeros((crystal.n_basis, n))
+    mean_gap = np.zeros((crystal.n_basis, n))
     lattice_D = D @ rotation
     for b in range(crystal.n_basis):
         rho, sites, _ = crystal.stencil_sites(b, radius)
@@ -204,11 +205,22 @@ def _assign_basis(
         count = np.bincount(taken // len(rho), minlength=n)
         total = np.bincount(i[found], gap[found], minlength=n)
         fraction[b] = count / len(rho)
+        mean_gap[b] = total / np.maximum(np.bincount(i[found], minlength=n), 1)
         # Small displacements decide between sites with equally many neighbours.
         score[b] = fraction[b] - 0.5 * total / (tolerance * np.maximum(count, 1) * len(rho))
     best = np.argmax(score, axis=0) if n else np.zeros(0, int)
-    matched = fraction[best, np.arange(n)]
-    return np.where(matched >= 0.5, best, -1), matched
+    each = np.arange(n)
+    return np.where(fraction[best, each] >= 0.5, best, -1), mean_gap[best, each]
+
+
+def _plausible(basis: np.ndarray, gaps: np.ndarray, tolerance: float) -> bool:
+    """Whether this is the crystal in its orientation, not atoms that fall near stencil vectors by chance.
+
+    Chance fills the balls of radius `tolerance` evenly, with a mean distance of 0.75 tolerances; a strain of
+    5 % or displacements of a tenth of a bond stay below 0.3.
+    """
+    sited = basis >= 0
+    return bool(sited.mean() >= 0.5 and np.median(gaps[sited]) < 0.5 * tolerance)
 
 
 def _orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: float) -> np.ndarray:
@@ -216,21 +228,23 @@ def _orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: fl
     if len(atoms) == 0:
         return np.eye(3)
     rotation = np.eye(3)
-    basis, fraction = _assign_basis(crystal, atoms.numbers, pairs, rotation, tolerance)
-    if (basis >= 0).mean() < 0.5:
+    basis, gaps = _assign_basis(crystal, atoms.numbers, pairs, rotation, tolerance)
+    if not _plausible(basis, gaps, tolerance):
         rotation = _search_orientation(crystal, atoms, pairs, tolerance)
-        basis, fraction = _assign_basis(crystal, atoms.numbers, pairs, rotation, tolerance)
-        if (basis >= 0).mean() < 0.5:
+        basis, gaps = _assign_basis(crystal, atoms.numbers, pairs, rotation, tolerance)
+        if not _plausible(basis, gaps, tolerance):
             raise MatchError(
                 f"atoms: fewer than half of the {len(atoms)} atoms sit on sites of {crystal!r}, in any "
                 f"orientation; check the crystal (structure, lattice constant, elements) and the structure"
             )
     exact = _rotation_of_cell(crystal, atoms, rotation)
     if exact is None:
-        exact = _rotation_of_bonds(crystal, pairs, basis, rotation, tolerance)
-        # An angle below a degree cannot be told from displacements; keep the axes of the crystal.
-        if Rotation.from_matrix(exact).magnitude() < np.radians(1.0):
-            return np.eye(3)
+        refined = _rotation_of_bonds(crystal, pairs, basis, rotation, tolerance)
+        exact = _rotation_of_cell(crystal, atoms, refined)
+        if exact is None:
+            # An angle below a degree cannot be told from displacements; keep the axes of the crystal.
+            small = Rotation.from_matrix(refined).magnitude() < np.radians(1.0)
+            exact = np.eye(3) if small else refined
     return np.eye(3) if np.abs(exact - np.eye(3)).max() < 1e-9 else exact
 
 
@@ -299,21 +313,22 @@ def _nearest_rotation(correlation: np.ndarray) -> np.ndarray:
 
 def _search_orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: float) -> np.ndarray:
     """Orientation in which trial atoms find most of their stencil; of equals the nearest to no rotation."""
-    i, _, D = pairs
+    i, j, D = pairs
     near = crystal.nearest_neighbour_distance
     lengths = np.linalg.norm(D, axis=1)
     starts = np.searchsorted(i, np.arange(len(atoms) + 1))
     trial_atoms = np.unique(np.linspace(0, len(atoms) - 1, min(len(atoms), 12)).astype(int))
     best = (-1.0, -np.inf, np.eye(3))
     for b in range(crystal.n_basis):
-        rho = crystal.stencil_sites(b, _CORE * near)[0]
+        rho, sites, _ = crystal.stencil_sites(b, _CORE * near)
+        species = np.append(crystal.numbers[sites], -1)  # the last for what the tree does not find
         tree = cKDTree(rho)
         first = rho[0]
         sines = np.linalg.norm(np.cross(first, rho), axis=1) / np.linalg.norm(rho, axis=1)
         second = rho[int(np.argmax(sines > 0.3 * np.linalg.norm(first)))]
         frame = np.array([first, second, np.cross(first, second)])
         cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
-        for atom in trial_atoms:
+        for atom in trial_atoms[atoms.numbers[trial_atoms] == crystal.numbers[b]]:
             mine = slice(starts[atom], starts[atom + 1])
             d, r = D[mine], lengths[mine]
             close = np.flatnonzero(np.abs(r - np.linalg.norm(first)) < 0.12 * near)
@@ -322,14 +337,15 @@ def _search_orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolera
                 if p not in close or q not in closer or abs(d[p] @ d[q] / r[p] / r[q] - cosine) > 0.15:
                     continue
                 rotation = _nearest_rotation(np.array([d[p], d[q], np.cross(d[p], d[q])]).T @ frame)
-                gap = tree.query(d @ rotation, distance_upper_bound=tolerance / 2)[0]
-                found = np.isfinite(gap)
+                gap, k = tree.query(d @ rotation, distance_upper_bound=tolerance / 2)
+                found = species[k] == atoms.numbers[j[mine]]
                 score = round(found.sum() - 0.1 * gap[found].mean() / tolerance if found.any() else 0.0, 2)
                 candidate = (float(score), round(float(np.trace(rotation)), 6), rotation)
                 if candidate[:2] > best[:2]:
                     best = candidate
     if best[0] < 0:
-        raise StructureError(
-            f"atoms: no neighbours at the distances of {crystal!r}; check the lattice constant"
+        raise MatchError(
+            f"atoms: no neighbours of the elements and at the distances of {crystal!r}; check the crystal "
+            f"(structure, lattice constant, elements)"
         )
     return best[2]

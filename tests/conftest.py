@@ -52,3 +52,11 @@ def copper_crystal():
 @pytest.fixture(scope="session")
 def copper_mm(copper_crystal):
     return TaylorForces.from_calculator(EMT(), copper_crystal, cutoff=6.0)
+
+
+@pytest.fixture(params=["TightBinding", "TightBinding-mu", "TaylorForces"])
+def model(request, silicon_mm):
+    """A model, and a structure that it treats."""
+    if request.param == "TaylorForces":
+        return silicon_mm, silicon_mm.crystal.supercell(2)
+    return TightBinding(mu=5.8 if "mu" in request.param else None), bulk("Si", cubic=True)

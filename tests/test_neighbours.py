@@ -69,7 +69,9 @@ def test_same_pairs_as_ase(build, cutoff):
     assert len(got[0]) == len(expected[0])
     i, j, D, S = got
     assert np.abs(table(i, j, D, S) - table(*expected)).max(initial=0.0) < 1e-8
-    assert np.abs(atoms.positions[j] + (S * atoms.pbc) @ atoms.cell.array - atoms.positions[i] - D).max() < 1e-10
+    assert (
+        np.abs(atoms.positions[j] + (S * atoms.pbc) @ atoms.cell.array - atoms.positions[i] - D).max() < 1e-10
+    )
     assert not S[:, ~atoms.pbc].any()
 
 

@@ -49,7 +49,7 @@ def test_cutoff_chooses_the_bonds():
 def test_atoms_without_bonds():
     assert energy_norm(np.zeros((0, 3)), Atoms()) == 0
     assert energy_norm(np.ones((1, 3)), Atoms("Cu")) == 0
-    assert energy_norm(np.array([[0, 0, 0], [1, 0, 0]]), Atoms("Cu2", [[0, 0, 0], [0, 0, 150.0]])) == 0
+    assert energy_norm(np.array([[0, 0, 0], [1, 0, 0]]), Atoms("Cu2", [[0, 0, 0], [0, 0, 500.0]])) == 0
 
 
 @pytest.mark.parametrize("u", [np.zeros((3, 3)), np.zeros(4), np.full((4, 3), np.nan)])

@@ -54,7 +54,9 @@ def test_laplacians_are_cartesian_derivatives(rng):
     r = np.array([np.linalg.norm(x)])
     t = laplacians(exponential(0.7, r, 2), r)[:, 0]
     assert_derivative(lambda h: value(x + h * u), gradient(x) @ u, noise=1e-13)
-    assert_derivative(lambda h: gradient(x + h * u), (np.eye(3) * t[1] + np.outer(x, x) * t[2]) @ u, noise=1e-13)
+    assert_derivative(
+        lambda h: gradient(x + h * u), (np.eye(3) * t[1] + np.outer(x, x) * t[2]) @ u, noise=1e-13
+    )
 
 
 def test_laplacians_stop_at_order_two():
@@ -71,7 +73,9 @@ def test_model_functions(form, order):
         out = [model.density(a, b, R + h, order)[k] for a in (0, 1) for b in (0, 1)]
         for a in (0, 1):
             for b in (0, 1):
-                out += [f[:, k].ravel() for pair in model.two_centre(a, b, R + h, order).values() for f in pair]
+                out += [
+                    f[:, k].ravel() for pair in model.two_centre(a, b, R + h, order).values() for f in pair
+                ]
         return np.concatenate(out)
 
     assert_derivative(lambda h: functions(h, order - 1), functions(0.0, order), noise=1e-12)

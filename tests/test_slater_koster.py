@@ -69,7 +69,9 @@ def test_along_z_a_block_is_its_channels(l1, l2):
 def test_derivatives(l1, l2, rng):
     vector, u = rng.normal(size=3) + 1.5, rng.normal(size=3)
     _, first, second = block(l1, l2, vector, 2)
-    assert_derivative(lambda h: block(l1, l2, vector + h * u)[0][0], np.tensordot(u, first[0], 1), noise=1e-13)
+    assert_derivative(
+        lambda h: block(l1, l2, vector + h * u)[0][0], np.tensordot(u, first[0], 1), noise=1e-13
+    )
     change = np.einsum("cdab,d->cab", second[0], u)
     assert_derivative(lambda h: block(l1, l2, vector + h * u, 1)[1][0], change, noise=1e-13)
     assert np.abs(second - second.swapaxes(1, 2)).max() < 1e-13

@@ -18,13 +18,18 @@ CRYSTALS = {
     "bcc": bulk("W", a=3.16),
     "hcp": bulk("Ti", a=2.95, c=4.68),
     "B2": bulk("NiAl", "cesiumchloride", a=2.9),
+    "zincblende": bulk("GaAs", "zincblende", a=5.65),
     "triangular": TRIANGULAR,
 }
 
 
 def setup(name):
     crystal = Crystal(CRYSTALS[name])
-    return crystal, crystal.supercell(6 if name == "triangular" else 4), 1.5 * crystal.nearest_neighbour_distance
+    return (
+        crystal,
+        crystal.supercell(6 if name == "triangular" else 4),
+        1.5 * crystal.nearest_neighbour_distance,
+    )
 
 
 def check(match, atoms, size):
@@ -63,12 +68,14 @@ def test_wrapped(name, rng):
 
 @pytest.mark.parametrize("name", [n for n in CRYSTALS if n != "triangular"])
 @pytest.mark.parametrize("strain", [0.0, 0.01])
-def test_rotated_and_strained(name, strain, rng):
+@pytest.mark.parametrize("seed", range(5))
+def test_rotated_and_strained(name, strain, seed):
+    rng = np.random.default_rng(seed)
     crystal, atoms, radius = setup(name)
     q = random_rotation(rng)
     atoms = rotated(strained(atoms, random_strain(rng, strain)) if strain else atoms, q)
     match = crystal.match(atoms, radius)
-    check(match, atoms, 1e-9 + 3 * strain * radius)
+    check(match, atoms, 1e-6 + 3 * strain * radius)
     # A rotation that leaves the crystal as it is may come on top.
     rho = crystal.stencil(0, radius) @ match.rotation.T
     images = crystal.stencil(0, radius) @ q.T
@@ -104,8 +111,6 @@ def test_vacancy(name):
     assert (match.basis >= 0).all()
     assert np.array_equal(np.flatnonzero(match.missing.any(axis=1)), around)
     assert match.missing.sum() == len(around)
-    shell = np.linalg.norm(atoms.positions[match.defect()] - crystal.supercell(4).positions[0], axis=1) if False else None
-    assert shell is None
     first = np.isinf(match.misfit)
     assert 0 < first.sum() <= len(around)
 
@@ -143,7 +148,9 @@ def test_two_species_are_told_apart():
 def test_free_cluster():
     crystal = Crystal(CRYSTALS["diamond"])
     atoms = crystal.supercell(4, cubic=True)
-    centre = atoms.positions[np.argmin(np.linalg.norm(atoms.positions - atoms.cell.array.sum(axis=0) / 2, axis=1))]
+    centre = atoms.positions[
+        np.argmin(np.linalg.norm(atoms.positions - atoms.cell.array.sum(axis=0) / 2, axis=1))
+    ]
     cluster = atoms[np.linalg.norm(atoms.positions - centre, axis=1) < 9.0]
     cluster.pbc, cluster.cell = False, None
     match = crystal.match(cluster, 4.0)
@@ -155,9 +162,9 @@ def test_free_cluster():
 
 def test_wrong_crystal():
     _, atoms, radius = setup("diamond")
-    with pytest.raises(MatchError, match="fewer than half"):
+    with pytest.raises(MatchError, match="lattice constant, elements"):
         Crystal(bulk("Si", "fcc", a=3.9)).match(atoms, radius)
-    with pytest.raises(MatchError, match="fewer than half"):
+    with pytest.raises(MatchError, match="lattice constant, elements"):
         Crystal(bulk("C", "diamond", a=5.43)).match(atoms, radius)
 
 

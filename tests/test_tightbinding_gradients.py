@@ -105,7 +105,9 @@ def test_d_orbitals_and_two_species(model, rng):
     u = rng.uniform(-1, 1, (2, 3))
     assert_derivative(lambda h: calc.evaluate(moved(atoms, u, h), w).energy, -(here.forces * u).sum())
     strain = random_strain(rng)
-    assert_derivative(lambda h: calc.evaluate(strained(atoms, strain, h), w).energy, -(here.virial * strain).sum())
+    assert_derivative(
+        lambda h: calc.evaluate(strained(atoms, strain, h), w).energy, -(here.virial * strain).sum()
+    )
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

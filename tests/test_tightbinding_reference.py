@@ -17,7 +17,9 @@ from ase_qmmm.tightbinding.slater_koster import shell_channels
 
 REFERENCE = json.loads((Path(__file__).parent / "data" / "nrl_tb_reference.json").read_text(encoding="utf-8"))
 RESULTS = [
-    pytest.param(case, result, id=f"{case['id']}-{result['ensemble']}-{result['functional']}-{result['mu']:.4f}")
+    pytest.param(
+        case, result, id=f"{case['id']}-{result['ensemble']}-{result['functional']}-{result['mu']:.4f}"
+    )
     for case in REFERENCE["cases"]
     for result in case["results"]
 ]

@@ -91,10 +91,11 @@ def hessian(s: Subject) -> None:
             rows.append((behind - ahead).ravel() / (2 * step))
         return np.array(rows)
 
-    coarse, fine = differences(0.01), differences(0.005)
+    coarse, fine = differences(0.002), differences(0.001)
     matrix = (4 * fine - coarse) / 3
     # Richardson's value is nearer to the limit than the two that it was made of are to each other.
-    allowed = float(np.abs(coarse - fine).max()) + ROUNDING * (1 + float(np.abs(matrix).max())) / 0.01
+    rounding = ROUNDING * (1 + float(np.abs(matrix).max())) / 0.01
+    allowed = float(np.abs(coarse - fine).max()) + rounding
     s.expect("Hessian, and its transpose", matrix, matrix.T, allowed=allowed)
     rows = matrix.reshape(n, 3, n, 3).sum(axis=2)
     s.expect("sum over a row of the Hessian", rows, np.zeros_like(rows), allowed=n * allowed)

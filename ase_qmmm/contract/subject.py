@@ -46,7 +46,7 @@ class Subject:
         for name in _PROPERTIES:
             if name in calc.implemented_properties:
                 try:
-                    if calc.get_property(name, self.atoms) is not None:
+                    if calc.get_property(name, atoms.copy()) is not None:
                         self.offered.append(name)
                 except PropertyNotImplementedError:
                     continue  # offered for other structures: a stress needs a cell with a volume
@@ -61,7 +61,8 @@ class Subject:
     def evaluate(self, atoms: Atoms, names: Iterable[str] | None = None, calc: Any = None) -> Results:
         """Copies of the results for `atoms`; default: all that are offered."""
         calc = self.calc if calc is None else calc
-        return {n: np.array(calc.get_property(n, atoms)) for n in (self.offered if names is None else names)}
+        own = atoms.copy()  # what the calculator may do to it is for `not_mutated` to find
+        return {n: np.array(calc.get_property(n, own)) for n in (self.offered if names is None else names)}
 
     def fresh(self, atoms: Atoms, names: Iterable[str] | None = None) -> Results:
         """:meth:`evaluate` anew, past the cache of the calculator."""
@@ -71,7 +72,7 @@ class Subject:
 
     def energy(self, atoms: Atoms) -> float:
         """The energy whose gradient the forces are (eV)."""
-        return float(self.calc.get_property(self.potential, atoms))
+        return float(self.calc.get_property(self.potential, atoms.copy()))
 
     def expect(
         self, what: str, got: Any, expected: Any, *, scale: float = 0.0, allowed: float | None = None

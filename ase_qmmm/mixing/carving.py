@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 CLUSTER_KINDS = ("auto", "periodic", "open")
 AS_LARGE = "the box around the qm and buffer atoms is as large as the system"
+# Atoms closer than this times the sum of their covalent radii belong together: second neighbours, so that the
+# atoms around a vacancy are one cluster.
+LINK = 1.9
 VACUUM = 6.0  # Å around open clusters, for calculators that need a cell
 
 
@@ -70,7 +73,12 @@ class Cluster:
 
 
 def carve(
-    system: Atoms, qm: np.ndarray, buffer: np.ndarray, kind: str, sites: LatticeSites | None, faulty: np.ndarray | None
+    system: Atoms,
+    qm: np.ndarray,
+    buffer: np.ndarray,
+    kind: str,
+    sites: LatticeSites | None,
+    faulty: np.ndarray | None,
 ) -> list[Cluster]:
     """Clusters for the quantum model, one for each connected set of qm and buffer atoms.
 
@@ -105,7 +113,9 @@ def carve(
         elif kind == "periodic" and box == AS_LARGE:
             return [_whole(system, qm)]
         elif kind == "periodic":
-            raise StructureError(f"cluster: 'periodic' is not possible here: {box}; use cluster='open' or 'auto'")
+            raise StructureError(
+                f"cluster: 'periodic' is not possible here: {box}; use cluster='open' or 'auto'"
+            )
         elif kind == "auto" and len(index) >= 0.75 * len(system):
             # A hole in a cluster this large costs more accuracy than the missing atoms cost time.
             return [_whole(system, qm)]
@@ -131,9 +141,11 @@ def _bare(system: Atoms) -> Atoms:
 
 
 def _components(system: Atoms, members: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Connected sets of atoms: their numbers, the cells (m, 3) that connect them, and which axes they wrap."""
-    cutoffs = np.asarray(natural_cutoffs(system, mult=1.3))[members]
-    sub = Atoms(numbers=system.numbers[members], positions=system.positions[members], cell=system.cell, pbc=system.pbc)
+    """Connected sets of atoms: their numbers, the cells (m, 3) that connect them, the axes they wrap."""
+    cutoffs = np.asarray(natural_cutoffs(system, mult=LINK))[members]
+    sub = Atoms(
+        numbers=system.numbers[members], positions=system.positions[members], cell=system.cell, pbc=system.pbc
+    )
     i, j, d, S = neighbour_pairs(sub, 2 * float(cutoffs.max()), "ijdS")
     linked = d < cutoffs[i] + cutoffs[j]
     i, j, S = i[linked], j[linked], S[linked]
@@ -158,7 +170,9 @@ def _components(system: Atoms, members: np.ndarray) -> list[tuple[np.ndarray, np
     return out
 
 
-def _open(system: Atoms, qm: np.ndarray, index: np.ndarray, shifts: np.ndarray, wrapped: np.ndarray) -> Cluster:
+def _open(
+    system: Atoms, qm: np.ndarray, index: np.ndarray, shifts: np.ndarray, wrapped: np.ndarray
+) -> Cluster:
     """The atoms alone, in a padded cell; periodic along the axes that they wrap."""
     cell = system.cell.array
     placed = system.positions[index] + shifts @ cell
@@ -171,9 +185,9 @@ def _open(system: Atoms, qm: np.ndarray, index: np.ndarray, shifts: np.ndarray, 
         box[axis] = normal * (np.ptp(heights) + 2 * VACUUM)
         origin += normal * (heights.min() - VACUUM)
     if np.linalg.det(box) < 0 and not wrapped.all():
-        axis = int(np.flatnonzero(~wrapped)[0])
-        origin += box[axis]
-        box[axis] *= -1
+        flipped = np.flatnonzero(~wrapped)[0]
+        origin += box[flipped]
+        box[flipped] *= -1
     # Along wrapped axes the cell repeats, so that the place within it is free.
     atoms = _bare(system)[index]
     atoms.set_cell(box, scale_atoms=False)
@@ -183,8 +197,32 @@ def _open(system: Atoms, qm: np.ndarray, index: np.ndarray, shifts: np.ndarray, 
     return Cluster("open", index, qm[index], atoms, offsets, system.positions[index].copy())
 
 
+def buffer_width(cluster: Cluster, system: Atoms, radius: float) -> float:
+    """Smallest distance (Å) from a qm atom to an atom of `system` that `cluster` lacks, up to `radius`.
+
+    Infinite if there is none within `radius`. An image of an atom of the cluster counts as another atom.
+    """
+    place = np.full(len(system), -1)
+    place[cluster.index] = np.arange(len(cluster.index))
+    used = np.zeros(len(system), dtype=bool)
+    used[cluster.index[cluster.qm]] = True
+    i, j, d, S = neighbour_pairs(system, radius, "ijdS")
+    i, j, d, S = i[used[i]], j[used[i]], d[used[i]], S[used[i]]
+    # Cells between the images that the cluster holds, and those of the pair.
+    cell = system.cell.array
+    held = cluster.offsets[place[j]] - cluster.offsets[place[i]]
+    astray = np.rint((S @ cell - held) @ np.linalg.pinv(cell)) != 0
+    lacking = (place[j] < 0) | astray[:, system.pbc & ~cluster.atoms.pbc].any(axis=1)
+    return float(d[lacking].min(initial=np.inf))
+
+
 def _box(
-    system: Atoms, qm: np.ndarray, index: np.ndarray, shifts: np.ndarray, sites: LatticeSites, faulty: np.ndarray
+    system: Atoms,
+    qm: np.ndarray,
+    index: np.ndarray,
+    shifts: np.ndarray,
+    sites: LatticeSites,
+    faulty: np.ndarray,
 ) -> Cluster | str:
     """A periodic box of lattice vectors around the component, or the reason why there is none."""
     crystal = sites.crystal
@@ -213,7 +251,9 @@ def _box(
         return f"a box of {repeats.tolist()} cells holds {len(cells)} sites instead of {n_sites}"
     keys = np.column_stack([sites.canonical(cells), basis])
     if len(np.unique(keys, axis=0)) < n_sites:
-        return f"a box of {repeats.tolist()} cells around the qm and buffer atoms does not fit into the system"
+        return (
+            f"a box of {repeats.tolist()} cells around the qm and buffer atoms does not fit into the system"
+        )
     on_site = np.flatnonzero(sites.basis >= 0)
     known = np.column_stack([sites.canonical(sites.cells[on_site]), sites.basis[on_site]])
     vacant = np.column_stack([sites.canonical(sites.vacant_cells), sites.vacant_basis])
@@ -271,7 +311,9 @@ def _sites_in_box(
     corners = (start + np.array(list(product((0, 1), repeat=d))) * repeats) @ integer
     low = np.floor(corners.min(axis=0)).astype(int) - 2
     high = np.ceil(corners.max(axis=0)).astype(int) + 2
-    grid = np.stack(np.meshgrid(*[np.arange(a, b + 1) for a, b in zip(low, high, strict=True)], indexing="ij"), -1)
+    grid = np.stack(
+        np.meshgrid(*[np.arange(a, b + 1) for a, b in zip(low, high, strict=True)], indexing="ij"), -1
+    )
     grid = grid.reshape(-1, d)
     cells, basis = [], []
     for b in range(sites.crystal.n_basis):
@@ -297,9 +339,14 @@ def _lookup(keys: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarr
 
 
 def _extra_atoms(
-    system: Atoms, sites: LatticeSites, start: np.ndarray, repeats: np.ndarray, offset: np.ndarray, inverse: np.ndarray
+    system: Atoms,
+    sites: LatticeSites,
+    start: np.ndarray,
+    repeats: np.ndarray,
+    offset: np.ndarray,
+    inverse: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms on no site whose position, or that of an image, lies in the box, with the offset of that image."""
+    """Atoms on no site of which an image lies in the box, with the offset of that image."""
     extra = np.flatnonzero(sites.basis < 0)
     centre = (start + repeats / 2) @ np.linalg.pinv(inverse) + offset
     images, moves = _images_near(system, system.positions[extra], centre, system.pbc)
@@ -325,7 +372,7 @@ def _images_near(
 
 
 def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tuple[Atoms, np.ndarray]:
-    """The open cluster on the perfect crystal: atoms at their sites, vacant sites filled, extra atoms left out.
+    """The open cluster on the perfect crystal: vacant sites filled, extra atoms left out.
 
     Parameters
     ----------
@@ -356,7 +403,9 @@ def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tup
     near = 1.2 * crystal.nearest_neighbour_distance
     periodic = cluster.atoms.pbc
     copies = [(-1, 0, 1) if p else (0,) for p in periodic]
-    tree = cKDTree(np.concatenate([positions + np.array(c) @ cluster.atoms.cell.array for c in product(*copies)]))
+    tree = cKDTree(
+        np.concatenate([positions + np.array(c) @ cluster.atoms.cell.array for c in product(*copies)])
+    )
     # System coordinates of the cluster's middle, up to the lattice translation in the first offset.
     centre = positions.mean(axis=0) - cluster.offsets[0]
     images, _ = _images_near(system, sites.vacant_positions, centre, system.pbc & ~periodic)

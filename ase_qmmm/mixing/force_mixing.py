@@ -15,12 +15,14 @@ from ..errors import ChildCalculatorError, StructureError, check_positive, check
 from ..lattice_sites import LatticeSites, lattice_sites
 from ..neighbours import unwrap
 from ..sites import SiteCalculator
-from .carving import CLUSTER_KINDS, Cluster, carve, perfect_cluster
+from .carving import CLUSTER_KINDS, Cluster, buffer_width, carve, perfect_cluster
 from .regions import Regions, grow_mask
 
 __all__ = ["ForceMixingCalculator"]
 
 log = logging.getLogger(__name__)
+
+WORK_STEP = 0.25  # Å; beyond it the trapezoid of two forces says little about the work
 
 
 class ForceMixingCalculator(Calculator):
@@ -29,14 +31,17 @@ class ForceMixingCalculator(Calculator):
         F_l = F_l^QM(cluster of qm and buffer atoms)   for qm atoms,
         F_l = F_l^MM                                   for buffer and mm atoms, zero for frozen ones.
 
-    No energy function has these as its gradient. ``energy`` is offered all the same, for logs: the sum of the
-    quantum site energies of the qm atoms and of the MM site energies of the others, where both models have
-    them; else the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster). Do not use it in a line search
-    (``PreconLBFGS(atoms, use_armijo=False)``). ``stress`` and ``free_energy`` do not exist and raise.
+    No energy function has these as its gradient. ``energy`` is offered all the same: the sum of the quantum
+    site energies of the qm atoms and of the MM site energies of the others, where both models have them; else
+    the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster), with the MM site energies outside the
+    clusters for the difference where MM has them. It is not the potential of the forces: it has a slope (ghost
+    forces at the interface) where the forces vanish, so that a line search on it stalls. While a structure
+    without momenta is moved in small steps (an optimiser), the energy is therefore continued from the first
+    geometry by the work of the forces; see `energy`. ``stress`` and ``free_energy`` do not exist and raise.
 
     The cluster is carved across periodic boundaries of any cell without being torn, and carved anew when
-    elements, cell or regions change or an atom moves by more than 1 Å. A ``TightBinding`` without `mu` is used at
-    the Fermi level of the crystal in carved clusters.
+    elements, cell or regions change or an atom moves by more than 1 Å. A ``TightBinding`` without `mu` is
+    used at the Fermi level of the crystal in carved clusters.
 
     Parameters
     ----------
@@ -47,16 +52,21 @@ class ForceMixingCalculator(Calculator):
     r_buffer : float, optional
         Width (Å) of the buffer around the qm atoms, if `regions` has none.
     cluster : {"auto", "periodic", "open"}
-        How to carve. ``"periodic"``: a box of lattice vectors around the qm and buffer atoms with all atoms at
-        their actual positions. ``"open"``: qm and buffer atoms alone, periodic only along directions in which
-        they connect to their own images. ``"auto"``: a periodic box where one smaller than the system fits and
-        every atom near its faces matches the crystal, else open (the whole system if that takes three quarters
-        of the atoms).
+        How to carve. ``"periodic"``: a box of lattice vectors around the qm and buffer atoms with all atoms
+        at their actual positions. ``"open"``: qm and buffer atoms alone, periodic only along directions in
+        which they connect to their own images. ``"auto"``: a periodic box where one smaller than the system
+        fits and every atom near its faces matches the crystal, else open (the whole system if that takes
+        three quarters of the atoms).
     crystal : Crystal, optional
         Reference lattice; default that of `mm`.
     dead_load : bool, optional
         Subtract from the forces of an open cluster those that the same cluster has on the perfect crystal
         (defect sites filled), which its surface makes. Default: where the crystal is known.
+    energy : {"auto", "sites", "work"}
+        What ``energy`` is after the first call. ``"sites"``: the sum above, a function of the positions alone.
+        ``"work"``: if no atom has moved by more than 0.25 Å since the last call, the energy changes by the work
+        ``-(F_old + F_new) / 2 . (y_new - y_old)``, so that ``PreconLBFGS(atoms, use_armijo=False)`` converges.
+        ``"auto"``: work, but sites for atoms with momenta: molecular dynamics shows its energy drift.
     allow_empty_qm : bool
         Accept regions without a qm atom, and return the forces of `mm`.
 
@@ -88,6 +98,7 @@ class ForceMixingCalculator(Calculator):
         cluster: str = "auto",
         crystal: Crystal | None = None,
         dead_load: bool | None = None,
+        energy: str = "auto",
         allow_empty_qm: bool = False,
     ) -> None:
         super().__init__()
@@ -103,6 +114,9 @@ class ForceMixingCalculator(Calculator):
         self.crystal: Crystal | None = crystal if crystal is not None else getattr(mm, "crystal", None)
         if dead_load and self.crystal is None:
             raise ValueError("dead_load: needs the reference lattice; pass crystal=")
+        if energy not in ("auto", "sites", "work"):
+            raise ValueError(f"energy: got {energy!r}, expected 'auto', 'sites' or 'work'")
+        self.energy_mode = energy
         self.dead_load = dead_load
         self.allow_empty_qm = bool(allow_empty_qm)
         self.r_buffer = None if r_buffer is None else check_positive("r_buffer", r_buffer, "Å", zero=True)
@@ -111,13 +125,14 @@ class ForceMixingCalculator(Calculator):
         self.timings = {"qm": 0.0, "mm": 0.0, "total": 0.0}
 
     def __repr__(self) -> str:
-        return f"ForceMixingCalculator(qm={self.qm!r}, mm={self.mm!r}, {self._regions!r}, cluster={self.cluster!r})"
+        models = f"qm={self.qm!r}, mm={self.mm!r}"
+        return f"ForceMixingCalculator({models}, {self._regions!r}, cluster={self.cluster!r})"
 
-    # -- regions and clusters --------------------------------------------------------------------------------------
+    # -- regions and clusters ------------------------------------------------------------------------------
 
     @property
     def regions(self) -> Regions:
-        """The regions in use; setting them (``Regions`` or a selection of qm atoms) resets what depends on them."""
+        """The regions in use; setting them (``Regions`` or qm atoms) resets what depends on them."""
         return self._regions
 
     @regions.setter
@@ -126,10 +141,14 @@ class ForceMixingCalculator(Calculator):
             self._given = regions
         else:
             if self.r_buffer is None and not _selects_all(regions):
-                raise ValueError("r_buffer: give the width of the buffer (Å), since regions is a plain selection of qm atoms")
+                raise ValueError(
+                    "r_buffer: give the width of the buffer (Å), as regions is a plain selection of qm atoms"
+                )
             self._given = Regions(regions)
         self._regions = self._given
         self._clusters: list[Cluster] | None = None
+        self._buffer_told = False
+        self._last: tuple[np.ndarray, np.ndarray, float] | None = None
         self.reset()
 
     @property
@@ -175,33 +194,61 @@ class ForceMixingCalculator(Calculator):
                 raise ValueError("r_buffer: the regions have a buffer already; leave r_buffer out")
             regions = Regions(regions.qm, grow_mask(atoms, regions.qm, self.r_buffer), regions.frozen)
         if not regions.qm.any() and not self.allow_empty_qm:
-            raise ValueError("regions: no qm atom; choose some, or pass allow_empty_qm=True for the mm model alone")
+            raise ValueError(
+                "regions: no qm atom; choose some, or pass allow_empty_qm=True for the mm model alone"
+            )
         self._regions = regions
         sites, faulty = self._label(atoms)
         self._qm_mask = regions.qm
         self._mm_mask = ~regions.qm & (regions.numbers != 3) & ~regions.frozen
         self._mm_mask |= regions.buffer & ~regions.frozen
         self._mm_rows = np.flatnonzero(self._mm_mask)
-        clusters = carve(atoms, regions.qm, regions.buffer, self.cluster, sites, faulty) if regions.qm.any() else []
+        clusters = (
+            carve(atoms, regions.qm, regions.buffer, self.cluster, sites, faulty) if regions.qm.any() else []
+        )
         if len(clusters) > 1:
             log.info("%d separate clusters: %s", len(clusters), clusters)
         self._qm_calcs = [self._cluster_calculator(c, atoms) for c in clusters]
         self._loads = [
-            self._dead_load_of(c, calc, sites, atoms) for c, calc in zip(clusters, self._qm_calcs, strict=True)
+            self._dead_load_of(c, calc, sites, atoms)
+            for c, calc in zip(clusters, self._qm_calcs, strict=True)
         ]
         self._seen = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         self._clusters = clusters
         for c in clusters:
             log.info("%s: %r", regions, c)
+        self._buffer_checked = False
+
+    def _check_buffer(self, atoms: Atoms) -> None:
+        """Warn, once for given regions, of an open cluster that ends within the range of the qm model."""
+        if self._buffer_checked or self._buffer_told:
+            return
+        self._buffer_checked = True
+        cutoff = getattr(self.qm, "cutoff", None) if isinstance(self.qm, SiteCalculator) else None
+        open_clusters = [c for c in self.clusters if c.kind == "open"]
+        if cutoff is None or not open_clusters:
+            return
+        width = min(buffer_width(c, atoms, cutoff) for c in open_clusters)
+        if width < cutoff:
+            self._buffer_told = True
+            log.warning(
+                "buffer: an atom outside the open cluster is %.2f Å from a qm atom, within the range of "
+                "the qm model, %.2f Å; forces of qm atoms near it are wrong. Use r_buffer >= %.2f Å",
+                width,
+                cutoff,
+                cutoff,
+            )
 
     def _label(self, atoms: Atoms) -> tuple[LatticeSites | None, np.ndarray | None]:
-        """Lattice sites and defective atoms, where a crystal is known and its lattice runs through `atoms`."""
+        """Lattice sites and defective atoms, where the crystal is known and its lattice runs through."""
         if self.crystal is None:
             return None, None
         try:
             match = self.crystal.match(atoms, 1.2 * self.crystal.nearest_neighbour_distance)
         except StructureError as error:
-            log.warning("the atoms do not match the crystal, clusters are open and without dead load: %s", error)
+            log.warning(
+                "the atoms do not match the crystal, clusters are open and without dead load: %s", error
+            )
             return None, None
         return lattice_sites(match, atoms), match.defect()
 
@@ -218,13 +265,15 @@ class ForceMixingCalculator(Calculator):
             return None
         if sites is None:
             if self.dead_load:
-                raise StructureError("dead_load: the atoms do not lie on one lattice of the crystal; pass dead_load=False")
+                raise StructureError(
+                    "dead_load: the atoms do not lie on one lattice of the crystal; pass dead_load=False"
+                )
             return None
         perfect, index = perfect_cluster(cluster, sites, atoms)
         forces = self._child("qm", calc, perfect, "forces")
         return np.where((index >= 0)[:, None], forces[index], 0.0)
 
-    # -- evaluation --------------------------------------------------------------------------------------------------
+    # -- evaluation ----------------------------------------------------------------------------------------
 
     def calculate(
         self,
@@ -238,35 +287,51 @@ class ForceMixingCalculator(Calculator):
         if atoms is not None:
             check_structure(atoms)
         Calculator.calculate(self, atoms, properties or ["forces"], system_changes)
-        self.prepare(self.atoms)
-        mm_forces, mm_energies, mm_total = self._evaluate_mm(self.atoms)
-        forces = np.zeros((len(self.atoms), 3))
+        system: Atoms = self.atoms  # type: ignore[assignment]  # set by the line above
+        self.prepare(system)
+        self._check_buffer(system)
+        mm_forces, mm_energies, mm_total = self._evaluate_mm(system)
+        forces = np.zeros((len(system), 3))
         forces[self._mm_rows] = mm_forces[self._mm_rows]
-        qm_energy, additive = 0.0, mm_energies is not None
-        parts = []
+        # Of each cluster at once, while its results are there: a calculator may serve several.
+        additive = mm_energies is not None and all(map(_has_sites, self._qm_calcs))
+        qm_energy: float | None = 0.0
         for cluster, calc, load in zip(self.clusters, self._qm_calcs, self._loads, strict=True):
-            cluster.update(self.atoms)
+            cluster.update(system)
             cluster_forces = self._child("qm", calc, cluster.atoms, "forces")
             if load is not None:
                 cluster_forces = cluster_forces - load
             forces[cluster.index[cluster.qm]] = cluster_forces[cluster.qm]
-            energies = self._child("qm", calc, cluster.atoms, "energies") if _has_sites(calc) else None
-            parts.append((cluster, calc, energies))
-            additive = additive and energies is not None
+            if additive:
+                energies = self._child("qm", calc, cluster.atoms, "energies")
+                qm_energy = (qm_energy or 0.0) + float(energies[cluster.qm].sum())
+            elif qm_energy is not None and "energy" in calc.implemented_properties:
+                qm_energy += float(self._child("qm", calc, cluster.atoms, "energy"))
+            else:
+                qm_energy = None
         results: dict[str, Any] = {"forces": forces}
-        if additive:
-            assert mm_energies is not None
-            qm_energy = sum(float(e[c.qm].sum()) for c, _, e in parts if e is not None)
-            results["energy"] = qm_energy + float(mm_energies[self._mm_rows].sum())
-        else:
-            energy = self._subtractive_energy(parts, mm_energies, mm_total)
-            if energy is not None:
-                results["energy"] = energy
+        mm_energy = None if qm_energy is None else self._mm_energy(additive, mm_energies, mm_total)
+        if qm_energy is not None and mm_energy is not None:
+            results["energy"] = self._continued(system, forces, qm_energy + mm_energy)
         self.results = results
         self.timings["total"] += time.perf_counter() - begin
 
+    def _continued(self, atoms: Atoms, forces: np.ndarray, energy: float) -> float:
+        """The energy of the last call plus the work since then, where `energy_mode` asks for that."""
+        last = self._last
+        moving = atoms.has("momenta") and bool(atoms.get_momenta().any())
+        if self.energy_mode == "sites" or (self.energy_mode == "auto" and moving):
+            self._last = None
+            return energy
+        if last is not None and len(last[0]) == len(atoms):
+            step = unwrap(atoms.positions, last[0], atoms.cell.array, atoms.pbc) - last[0]
+            if np.abs(step).max(initial=0.0) <= WORK_STEP:
+                energy = last[2] - float(np.vdot(last[1] + forces, step)) / 2
+        self._last = (atoms.positions.copy(), forces.copy(), energy)
+        return energy
+
     def _evaluate_mm(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray | None, float | None]:
-        """Forces, site energies (None if the model has none) and total energy (None if not known) of the MM model."""
+        """Forces, site energies (None if there are none), total energy (None if unknown) of the MM model."""
         if not len(self._mm_rows):
             return np.zeros((len(atoms), 3)), np.zeros(len(atoms)), 0.0
         if isinstance(self.mm, SiteCalculator):
@@ -277,35 +342,34 @@ class ForceMixingCalculator(Calculator):
                 raise _named_error("mm", self.mm, error) from error
             finally:
                 self.timings["mm"] += time.perf_counter() - begin
-            return self._checked("mm", self.mm, forces, atoms), energies, None
+            n = len(atoms)
+            forces = self._checked("mm", self.mm, "forces", forces, n)
+            return forces, self._checked("mm", self.mm, "energies", energies, n), None
         forces = self._child("mm", self.mm, atoms, "forces")
         if _has_sites(self.mm):
             return forces, self._child("mm", self.mm, atoms, "energies"), None
-        total = self._child("mm", self.mm, atoms, "energy") if "energy" in self.mm.implemented_properties else None
+        total = (
+            self._child("mm", self.mm, atoms, "energy")
+            if "energy" in self.mm.implemented_properties
+            else None
+        )
         return forces, None, None if total is None else float(total)
 
-    def _subtractive_energy(
-        self,
-        parts: list[tuple[Cluster, Calculator, np.ndarray | None]],
-        mm_energies: np.ndarray | None,
-        mm_total: float | None,
+    def _mm_energy(
+        self, additive: bool, mm_energies: np.ndarray | None, mm_total: float | None
     ) -> float | None:
-        """``E_MM(all) + E_QM(cluster) - E_MM(cluster)``, summed over the clusters, or None where it is not known."""
-        total = 0.0
-        covered = np.zeros(len(self._mm_mask), dtype=bool)
-        for cluster, calc, _ in parts:
-            if "energy" not in calc.implemented_properties:
-                return None
-            total += float(self._child("qm", calc, cluster.atoms, "energy"))
-            covered[cluster.index] = True
-            if mm_energies is None:
-                if mm_total is None:
-                    return None
-                total -= float(self._child("mm", self.mm, cluster.atoms, "energy"))
+        """The part of the MM model in the energy (eV), or None where it is not known."""
         if mm_energies is not None:
-            # MM site energies outside the clusters are E_MM(all) - E_MM(cluster) without the cluster's surface.
-            return total + float(mm_energies[self._mm_mask & ~covered].sum())
-        return total + (mm_total or 0.0)
+            rows = self._mm_mask.copy()
+            if not additive:
+                # What remains of E_MM(all) - E_MM(cluster) without the cluster's surface.
+                for cluster in self.clusters:
+                    rows[cluster.index] = False
+            return float(mm_energies[rows].sum())
+        if mm_total is None:
+            return None
+        parts = [float(self._child("mm", self.mm, c.atoms, "energy")) for c in self.clusters]
+        return mm_total - sum(parts)
 
     def _child(self, name: str, calc: Calculator, atoms: Atoms, what: str) -> Any:
         """A property of a child calculator, checked; failures say which child it was."""
@@ -316,28 +380,30 @@ class ForceMixingCalculator(Calculator):
             raise _named_error(name, calc, error, atoms) from error
         finally:
             self.timings[name] += time.perf_counter() - begin
-        return self._checked(name, calc, value, atoms) if what == "forces" else value
+        return self._checked(name, calc, what, value, len(atoms))
 
     @staticmethod
-    def _checked(name: str, calc: Calculator, forces: Any, atoms: Atoms) -> np.ndarray:
-        if np.shape(forces) != (len(atoms), 3):
-            raise ChildCalculatorError(
-                f"{name} calculator ({type(calc).__name__}): forces of shape {np.shape(forces)}, expected ({len(atoms)}, 3)"
-            )
-        array = np.asarray(forces)
-        if not np.isfinite(array).all():
-            atom = int(np.argmin(np.isfinite(array).all(axis=1)))
-            raise ChildCalculatorError(
-                f"{name} calculator ({type(calc).__name__}): the force on atom {atom} of its {len(atoms)} is not finite"
-            )
-        return array
+    def _checked(name: str, calc: Calculator, what: str, value: Any, n: int) -> np.ndarray:
+        """`value` as a finite array of the shape that property `what` has; else forget it and raise."""
+        owner = f"{name} calculator ({type(calc).__name__}, on {n} atoms)"
+        shape = {"forces": (n, 3), "energies": (n,)}.get(what, ())
+        problem = ""
+        if np.shape(value) != shape:
+            problem = f"{what} of shape {np.shape(value)}, expected {shape}"
+        elif not np.isfinite(value).all():
+            where = f" on atom {np.argwhere(~np.isfinite(value))[0][0]}" if shape else ""
+            problem = f"{what} not finite{where}"
+        if problem:
+            calc.reset()
+            raise ChildCalculatorError(f"{owner}: {problem}")
+        return np.asarray(value, dtype=float)
 
 
 def _selects_all(selection: Any) -> bool:
-    array = np.asarray(selection) if not isinstance(selection, slice) else None
-    if array is None:
-        return selection == slice(None)
-    return array.dtype == bool and bool(array.all())
+    if isinstance(selection, slice):
+        return bool(selection == slice(None))
+    array = np.asarray(selection)
+    return bool(array.dtype == bool and array.all())
 
 
 def _has_sites(calc: Calculator) -> bool:

@@ -44,8 +44,8 @@ def as_mask(name: str, selection: Any, n: int) -> np.ndarray:
         return mask
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise TypeError(
-            f"{name}: got {type(selection).__name__} of {array.dtype}, expected a boolean mask, a list of indices "
-            f"or a slice"
+            f"{name}: got {type(selection).__name__} of {array.dtype}, expected a boolean mask, a list of "
+            f"indices or a slice"
         )
     outside = (array < -n) | (array >= n)
     if outside.any():
@@ -61,8 +61,8 @@ def as_mask(name: str, selection: Any, n: int) -> np.ndarray:
 class Regions:
     """Four disjoint sets of atoms: qm, buffer, frozen, and mm (the rest).
 
-    Forces on `qm` atoms come from the quantum model in a cluster of qm and buffer atoms, those on `buffer` and
-    `mm` atoms from the matched model; `frozen` atoms carry no force.
+    Forces on `qm` atoms come from the quantum model in a cluster of qm and buffer atoms, those on `buffer`
+    and `mm` atoms from the matched model; `frozen` atoms carry no force.
 
     Parameters
     ----------
@@ -87,7 +87,9 @@ class Regions:
     """
 
     @checked_keywords
-    def __init__(self, qm: Any, buffer: Any = None, frozen: Any = None, *, n_atoms: int | None = None) -> None:
+    def __init__(
+        self, qm: Any, buffer: Any = None, frozen: Any = None, *, n_atoms: int | None = None
+    ) -> None:
         self._given = {"qm": qm, "buffer": buffer, "frozen": frozen}
         self._numbers: np.ndarray | None = None
         if n_atoms is None:
@@ -106,7 +108,9 @@ class Regions:
         masks = {name: as_mask(name, value, n) for name, value in self._given.items()}
         both = masks["qm"] & masks["frozen"]
         if both.any():
-            raise ValueError(f"regions: atom {int(np.argmax(both))} is both qm and frozen; QM atoms must be free")
+            raise ValueError(
+                f"regions: atom {int(np.argmax(both))} is both qm and frozen; QM atoms must be free"
+            )
         numbers = np.full(n, MM)
         numbers[masks["buffer"]] = BUFFER
         numbers[masks["frozen"] & ~masks["buffer"]] = FROZEN
@@ -126,7 +130,8 @@ class Regions:
             return Regions(**self._given, n_atoms=n)
         if len(self._numbers) != n:
             raise ValueError(
-                f"regions: made for {len(self._numbers)} atoms, but there are {n}; make new ones for this structure"
+                f"regions: made for {len(self._numbers)} atoms, but there are {n}; make new ones for this "
+                f"structure"
             )
         return self
 
@@ -154,24 +159,24 @@ class Regions:
     @property
     def qm(self) -> np.ndarray:
         """Mask (n,) of the quantum atoms."""
-        return self.numbers == QM
+        return np.asarray(self.numbers == QM)
 
     @property
     def buffer(self) -> np.ndarray:
         """Mask (n,) of the atoms that surround them in the quantum call."""
-        return self.numbers == BUFFER
+        return np.asarray(self.numbers == BUFFER)
 
     @property
     def mm(self) -> np.ndarray:
         """Mask (n,) of the atoms of the matched model alone."""
-        return self.numbers == MM
+        return np.asarray(self.numbers == MM)
 
     @property
     def frozen(self) -> np.ndarray:
         """Mask (n,) of the atoms that do not move; buffer atoms may be among them."""
-        return (self.numbers == FROZEN) | self._frozen_buffer
+        return np.asarray((self.numbers == FROZEN) | self._frozen_buffer)
 
-    # -- construction -----------------------------------------------------------------------------------------
+    # -- construction --------------------------------------------------------------------------------------
 
     @classmethod
     @checked_keywords
@@ -206,7 +211,9 @@ class Regions:
             centre = atoms.positions[centre]
         centres = np.atleast_2d(np.asarray(centre, dtype=float))
         if centres.ndim != 2 or centres.shape[1] != 3 or not np.isfinite(centres).all():
-            raise ValueError(f"centre: got {centre!r}, expected an atom index, a position (3,) or positions (m, 3)")
+            raise ValueError(
+                f"centre: got {centre!r}, expected an atom index, a position (3,) or positions (m, 3)"
+            )
         distance = _distances(atoms, centres)
         frozen = None
         if r_frozen is not None:
@@ -218,7 +225,12 @@ class Regions:
     @classmethod
     @checked_keywords
     def detect(
-        cls, atoms: Atoms, crystal: Crystal, r_qm: float, r_buffer: float = 0.0, tolerance: float | None = None
+        cls,
+        atoms: Atoms,
+        crystal: Crystal,
+        r_qm: float,
+        r_buffer: float = 0.0,
+        tolerance: float | None = None,
     ) -> Regions:
         """Regions around what differs from the crystal: vacant sites, atoms on no site, misfitting atoms.
 
@@ -279,7 +291,9 @@ def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = Non
     if not len(centres):
         centres = atoms.positions[match.defect(tolerance)]
     if not len(centres):
-        raise StructureError(f"atoms: no defect found in {len(atoms)} atoms of {crystal!r}; give the regions by hand")
+        raise StructureError(
+            f"atoms: no defect found in {len(atoms)} atoms of {crystal!r}; give the regions by hand"
+        )
     return centres
 
 

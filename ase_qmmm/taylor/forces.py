@@ -12,7 +12,7 @@ from ..crystal import Crystal
 from ..errors import MatchError, check_positive, check_structure, checked_keywords
 from ..neighbours import unwrap
 from ..sites import SiteCalculator, SiteResult, check_weights
-from ..stencils import StencilMatch
+from ..stencils import StencilMatch, cell_deformation
 from .force_constants import ForceConstants, difference_force_constants
 from .kernels import site_forces, weighted_gradient
 from .triangles import triangle_decomposition
@@ -163,7 +163,7 @@ class TaylorForces(SiteCalculator):
         else:
             forces, virial = _kernel_gradient(positions, *self._tables.values(), sites, site_weights)
             energy = float(site_weights @ energies)
-        return SiteResult(energy, energies, forces, (virial + virial.T) / 2)
+        return SiteResult(energy, energies, forces, self._turned_virial(virial))
 
     def evaluate_sites(self, atoms: Atoms, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Energies (n,) and forces (n, 3) of the atoms in `sites`; the others are never looked at."""
@@ -210,6 +210,7 @@ class TaylorForces(SiteCalculator):
             "axial": np.concatenate([t.vectors for t in self._triangles]) @ rotation.T,
         }
         self._shell = shell
+        self._stretch = _cell_stretch(match)
         # Sites that may not be evaluated, with the norm of what they lack.
         lost = np.where(match.missing, np.linalg.norm(phi, axis=(2, 3))[match.basis], 0.0).max(
             axis=1, initial=0.0
@@ -248,6 +249,20 @@ class TaylorForces(SiteCalculator):
             f"than {limit:.2f} Å; the expansion about the crystal does not hold there, make it a QM atom"
         )
 
+    def _turned_virial(self, virial: np.ndarray) -> np.ndarray:
+        """Virial -dE/dstrain (3, 3), with the turn of the orientation R under the strain.
+
+        `virial` W is at fixed R. In a periodic cell F = V R follows the cell: a strain e of a stretched cell
+        turns R by an angle ``e_ij (v_j - v_i) / (v_i + v_j)`` in the axes of V, which does work on the
+        antisymmetric part of W. As E does not change when atoms and R turn together, the sum is
+        ``W_ij 2 v_i / (v_i + v_j)``, symmetrised.
+        """
+        if self._stretch is not None:
+            v, axes = self._stretch
+            virial = axes @ (axes.T @ virial @ axes * (2 * v[:, None] / (v[:, None] + v))) @ axes.T
+        symmetric: np.ndarray = (virial + virial.T) / 2
+        return symmetric
+
     def _raise_bad(self, atoms: Atoms, bad: np.ndarray) -> None:
         match = self._current
         no_site = bad[match.basis[bad] < 0]
@@ -274,3 +289,14 @@ class TaylorForces(SiteCalculator):
             f"has an atom): a defect or a surface lies in their stencil. Make every atom within "
             f"{needed:.2f} Å of it a QM atom (r_qm > {needed:.2f} Å), freeze it, or lower the cutoff"
         )
+
+
+def _cell_stretch(match: StencilMatch) -> tuple[np.ndarray, np.ndarray] | None:
+    """Principal stretches (3,) and axes (3, 3) of the left stretch V of a cell whose F = V R fixes R."""
+    cell = Atoms(cell=match.cell, pbc=match.pbc)
+    gradient = cell_deformation(match.crystal, cell, match.rotation)
+    if gradient is None or len(match.crystal.lattice) < 3:
+        return None
+    stretch = gradient @ match.rotation.T
+    v, axes = np.linalg.eigh((stretch + stretch.T) / 2)
+    return v, axes

@@ -1,5 +1,6 @@
 """QM/MM for crystal defects with ASE: quantum accuracy near the defect, a matched model far away."""
 
+from .contract import check_calculator
 from .crystal import Crystal
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
 from .mixing import ForceMixingCalculator, Regions
@@ -25,6 +26,7 @@ __all__ = [
     "StructureError",
     "TaylorForces",
     "TightBinding",
+    "check_calculator",
     "displacement_gradient",
     "energy_norm",
     "fermi_level",

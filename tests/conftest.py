@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,16 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from ase_qmmm import Crystal, TaylorForces, TightBinding
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes whose BLAS threads wait for each other take many times longer than one thread each.
+    threadpool_limits(1)
 
 DATA = Path(__file__).parent / "data"
 

@@ -229,6 +229,11 @@ class TaylorForces(SiteCalculator):
             y = np.ascontiguousarray(
                 unwrap(atoms.positions, match.positions, match.cell, match.pbc), dtype=float
             )
+            moved = y - match.positions
+            if attempt == 0 and np.einsum("nc,nc->n", moved, moved).max(initial=0.0) > limit**2:
+                # An atom may have left its site for another one, out of sight of the sites evaluated.
+                self._match = None
+                continue
             bad = sites[self._bad[sites]]
             if not len(bad):
                 energies, forces, total, largest, worst = _kernel_forces(

@@ -13,7 +13,6 @@ import typer
 app = typer.Typer(
     name="ase-qmmm",
     help="QM/MM for crystal defects: quantum accuracy near the defect, a matched model far away.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -97,7 +96,8 @@ def relax(
 
     The defect is found by comparison with the perfect crystal. Writes PREFIX.extxyz (relaxed structure with
     regions as integer array 'region' and as tags: 0 mm, 1 buffer, 2 qm, 3 frozen), PREFIX.traj, PREFIX.json
-    (energies, forces, timings, versions, parameters) and PREFIX.png. Exit status 1 if it did not converge.
+    (energies, forces, timings, versions, parameters) and PREFIX.png. Exit status 1 if it did not converge, 2
+    on errors.
 
     Example: ase-qmmm relax examples/si_vacancy.extxyz --r-qm 6
     """
@@ -226,6 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point: errors are one line on standard error, without a traceback."""
     from .errors import QMMMError
 
+    if not (sys.argv[1:] if arguments is None else arguments):
+        arguments = ["--help"]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         result = app(args=arguments, prog_name="ase-qmmm", standalone_mode=False)
@@ -238,11 +240,11 @@ def main(arguments: list[str] | None = None) -> int:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        return _fail(message() or "a command is needed; try ase-qmmm --help", 2)
+        return _fail(message())
     return result if isinstance(result, int) else 0
 
 
-def _fail(message: str, status: int = 1) -> int:
+def _fail(message: str, status: int = 2) -> int:
     typer.echo(f"ase-qmmm: error: {' '.join(message.split())}", err=True)
     return status
 

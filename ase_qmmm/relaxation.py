@@ -47,12 +47,19 @@ __all__ = [
 
 SUMMARY_FORMAT = "ase-qmmm-relaxation"
 SUMMARY_VERSION = 1
+
+
+def _precon_lbfgs(atoms: Atoms, **options: Any) -> Any:
+    """PreconLBFGS without Armijo's line search, which needs an energy that belongs to the forces."""
+    # As by default, where fewer than 100 atoms go without a preconditioner, but with a warning.
+    return PreconLBFGS(atoms, use_armijo=False, precon="Exp" if len(atoms) >= 100 else None, **options)
+
+
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "lbfgs": LBFGS,
     "bfgs": BFGS,
     "fire": FIRE,
-    # Its Armijo line search needs an energy that belongs to the forces; force mixing has none.
-    "precon-lbfgs": lambda atoms, **kwargs: PreconLBFGS(atoms, use_armijo=False, **kwargs),
+    "precon-lbfgs": _precon_lbfgs,
 }
 
 

@@ -1,7 +1,7 @@
 """Write si_vacancy.extxyz: 5 x 5 x 5 cubic cells of silicon, one of 1000 atoms missing, as a user would bring it.
 
-The lattice constant is the experimental one, 5.431 Å (K. Fujii et al., Metrologia 44, L1 (2007), rounded), not the
-model's own. The vacancy lies at the corner of the cell, so that the quantum region crosses its boundaries.
+The lattice constant is the experimental one, 5.431 Å (CODATA 2018: 5.431020511 Å, rounded), not the model's own.
+The vacancy lies at the corner of the cell, so that the quantum region crosses its boundaries.
 """
 
 from pathlib import Path

@@ -1,21 +1,21 @@
 """Relax a silicon vacancy with force mixing, in a dozen lines of ASE; compare optimisers with --optimizer.
 
-Quantum: NRL tight binding within 6 Å of the vacancy. Elsewhere: the first-order expansion of the same model's forces.
+Quantum: NRL tight binding within 6 Å of the vacancy. Elsewhere: the first-order expansion of its forces.
 """
 
 import argparse
 
+from ase.build import bulk
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.precon import PreconLBFGS
 
-from ase.build import bulk
 from ase_qmmm import Crystal, ForceMixingCalculator, Regions, TaylorForces, TightBinding
 
 OPTIMIZERS = {
     "FIRE": FIRE,
     "BFGS": BFGS,
     "LBFGS": LBFGS,
-    "PreconLBFGS": lambda atoms: PreconLBFGS(atoms, use_armijo=False),
+    "PreconLBFGS": lambda atoms: PreconLBFGS(atoms, precon="Exp", use_armijo=False),
 }
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from mixing_fixtures import (
     KUMAGAI_RANGE,
     SILICON,
-    Springs,
     kumagai,
     silicon_cell,
     stillinger_weber,
@@ -145,9 +142,7 @@ def test_no_qm_is_pure_mm():
     none = np.zeros(len(atoms), bool)
     with pytest.raises(ValueError, match="no qm atom.*allow_empty_qm=True"):
         forces(ForceMixingCalculator(kumagai(), stillinger_weber(), none, r_buffer=3.0), atoms)
-    calc = ForceMixingCalculator(
-        kumagai(), stillinger_weber(), none, r_buffer=3.0, allow_empty_qm=True
-    )
+    calc = ForceMixingCalculator(kumagai(), stillinger_weber(), none, r_buffer=3.0, allow_empty_qm=True)
     assert np.array_equal(forces(calc, atoms), forces(stillinger_weber(), atoms))
     assert calc.get_property("energy", atoms) == pytest.approx(
         stillinger_weber().get_property("energy", atoms), abs=1e-9
@@ -202,74 +197,3 @@ def test_regions_can_be_changed():
     assert np.flatnonzero(np.abs(second - reference).max(axis=1) > 1e-6).tolist() == [50]
     calc.regions = Regions([50], n_atoms=len(atoms))
     assert np.array_equal(forces(calc, atoms), second)
-
-
-# -- energy ------------------------------------------------------------------------------------------------
-
-
-class NoSites(Springs):
-    """Kumagai's silicon, without telling its site energies."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        self.results = {n: self.model.get_property(n, self.atoms) for n in ("energy", "forces")}
-
-
-def test_additive_energy():
-    atoms, place = vacancy(4, rattle=0.05)
-    regions = Regions.from_distance(atoms, place, 3.0, 3.0)
-    calc = ForceMixingCalculator(kumagai(), stillinger_weber(), regions, cluster="open")
-    energy = calc.get_property("energy", atoms)
-    (cluster,) = calc.clusters
-    expected = kumagai().get_property("energies", cluster.atoms)[cluster.qm].sum()
-    expected += stillinger_weber().get_property("energies", atoms)[~regions.qm].sum()
-    assert energy == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("fragments", [1, 2])
-@pytest.mark.parametrize("which", ["qm", "mm", "both"])
-def test_subtractive_energy(which, fragments):
-    atoms, place = vacancy(4, rattle=0.05)
-    centres = np.array([place, place + atoms.cell.array.sum(axis=0) / 2])[:fragments]
-    regions = Regions.from_distance(atoms, centres, 3.0, 2.5)
-    qm = kumagai() if which == "mm" else NoSites(kumagai())
-    mm = stillinger_weber() if which == "qm" else NoSites(stillinger_weber())
-    calc = ForceMixingCalculator(qm, mm, regions, cluster="open")
-    energy = calc.get_property("energy", atoms)
-    assert len(calc.clusters) == fragments
-    expected = sum(kumagai().get_property("energy", c.atoms) for c in calc.clusters)
-    if which == "qm":
-        rest = np.setdiff1d(np.arange(len(atoms)), np.concatenate([c.index for c in calc.clusters]))
-        expected += stillinger_weber().get_property("energies", atoms)[rest].sum()
-    else:
-        expected += stillinger_weber().get_property("energy", atoms)
-        expected -= sum(stillinger_weber().get_property("energy", c.atoms) for c in calc.clusters)
-    assert energy == pytest.approx(expected, abs=1e-9)
-
-
-class ForcesOnly(NoSites):
-    """A model without an energy."""
-
-    implemented_properties = ["forces"]
-
-
-def test_no_energy_where_a_child_has_none():
-    atoms, place = vacancy(3, rattle=0.05)
-    regions = Regions.from_distance(atoms, place, 3.0, 2.5)
-    calc = ForceMixingCalculator(ForcesOnly(kumagai()), stillinger_weber(), regions, cluster="open")
-    assert forces(calc, atoms).shape == (len(atoms), 3)
-    with pytest.raises(PropertyNotImplementedError, match="energy"):
-        calc.get_property("energy", atoms)
-
-
-@pytest.mark.parametrize("name", ["stress", "free_energy", "energies", "magmom"])
-def test_properties_that_do_not_exist(name):
-    atoms: Atoms = vacancy(2)[0]
-    atoms.calc = ForceMixingCalculator(kumagai(), stillinger_weber(), [0], r_buffer=3.0)
-    with pytest.raises(PropertyNotImplementedError):
-        atoms.calc.get_property(name, atoms)
-    assert name not in atoms.calc.results

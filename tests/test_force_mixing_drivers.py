@@ -1,4 +1,4 @@
-"""ASE's optimisers and dynamics on a mixture, its contract, its memory, and what it says about thin buffers."""
+"""ASE's optimisers and dynamics on a mixture, its contract, its memory, its word about thin buffers."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_contract_of_a_cluster(kind, copper_mm, copper_crystal):
     # A little off the lattice, so that no face of a box goes through a site.
     regions = Regions.from_distance(atoms, centre, 2.9, 1.0)
     calc = ForceMixingCalculator(EMT(), copper_mm, regions, cluster=kind)
-    # Of lattice sites on two opposite faces of the box it holds those on one, by the direction of the crystal's
-    # axes; a turned crystal has 24 equivalent choices of them.
+    # Of lattice sites on two opposite faces of the box it holds those on one, by the direction of the
+    # crystal's axes; a turned crystal has 24 equivalent choices of them.
     skip = (*SKIP_EMT, "rotation") if kind == "periodic" else SKIP_EMT
     check_calculator(calc, atoms, skip=skip)
     assert [c.kind for c in calc.clusters] == [kind]
@@ -158,7 +158,7 @@ def test_memory_grows_linearly(crystal, options):
     assert large < 20_000 * atoms[1]
 
 
-# -- thin buffers ----------------------------------------------------------------------------------------------
+# -- thin buffers ------------------------------------------------------------------------------------------
 
 
 def test_thin_buffer_is_told_once(caplog, silicon_qm, silicon_mm, silicon_crystal):

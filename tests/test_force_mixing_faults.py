@@ -37,7 +37,11 @@ def forces(calc, atoms):
 
 BAD_ARGUMENTS = {
     "no calculator": (lambda: mixture(qm=3), TypeError, "qm: got int.*ASE calculator"),
-    "cluster kind": (lambda: mixture(cluster="ball"), ValueError, "cluster: got 'ball'.*auto, periodic, open"),
+    "cluster kind": (
+        lambda: mixture(cluster="ball"),
+        ValueError,
+        "cluster: got 'ball'.*auto, periodic, open",
+    ),
     "crystal": (lambda: mixture(crystal="Si"), TypeError, "crystal: got str.*Crystal"),
     "unknown keyword": (lambda: mixture(r_bufer=3.0), TypeError, "'r_bufer'; did you mean 'r_buffer'"),
     "no buffer": (lambda: mixture([0], r_buffer=None), ValueError, "r_buffer: give the width"),

@@ -53,7 +53,7 @@ def test_perfect(rattle):
     assert len(sites.vacant_positions) == 0
     # Cubic cells in units of the vectors of the primitive one.
     assert round(abs(np.linalg.det(sites.periods))) * 2 == len(atoms)
-    # The lattice is that of the mean position, which moves by the rattle over sqrt(216), six of which are 0.4.
+    # The lattice is that of the mean position, which moves by the rattle over sqrt(216); six times that.
     assert np.allclose(sites.positions, silicon_cell(3).positions, rtol=0, atol=0.4 * rattle + 1e-9)
 
 

@@ -32,6 +32,7 @@ AS_LARGE = "the box around the qm and buffer atoms is as large as the system"
 # Atoms closer than this times the sum of their covalent radii belong together: second neighbours, so that the
 # atoms around a vacancy are one cluster.
 LINK = 1.9
+IMAGE_GAP = 4.0  # Å between the qm atoms of a periodic box and their images, at least
 VACUUM = 6.0  # Å around open clusters, for calculators that need a cell
 
 
@@ -239,6 +240,10 @@ def _box(
     low, high = q.min(axis=0), q.max(axis=0)
     # The smallest number of repetitions that keeps both ends apart; the hair breaks ties at the faces.
     repeats = np.floor(high - low + 1e-6).astype(int) + 1
+    # QM atoms that bond to images of each other have nothing to hold them in place: keep them apart.
+    heights = 1 / np.linalg.norm(inverse, axis=0)
+    extent = np.ptp(q[qm[index]], axis=0)
+    repeats = np.maximum(repeats, np.ceil(extent + IMAGE_GAP / heights).astype(int))
     start = (low + high) / 2 - repeats / 2 - 1e-4
     n_sites = int(round(abs(np.linalg.det(repeats[:, None] * integer)))) * crystal.n_basis
     if system.pbc.sum() == len(sites.lattice):
@@ -265,8 +270,7 @@ def _box(
     # Defects near the faces would meet their images.
     positions = sites.site_positions(cells, basis)
     depth = ((positions - offset) @ inverse - start) / repeats
-    heights = repeats / np.linalg.norm(inverse, axis=0)
-    to_face = (np.minimum(depth, 1 - depth) * heights).min(axis=1)
+    to_face = (np.minimum(depth, 1 - depth) * repeats * heights).min(axis=1)
     near_face = to_face < 1.2 * crystal.nearest_neighbour_distance
     bad = empty | np.where(atom >= 0, faulty[np.maximum(atom, 0)], False)
     if (bad & near_face).any():

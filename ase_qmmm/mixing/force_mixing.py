@@ -34,10 +34,11 @@ class ForceMixingCalculator(Calculator):
     No energy function has these as its gradient. ``energy`` is offered all the same: the sum of the quantum
     site energies of the qm atoms and of the MM site energies of the others, where both models have them; else
     the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster), with the MM site energies outside the
-    clusters for the difference where MM has them. It is not the potential of the forces: it has a slope (ghost
-    forces at the interface) where the forces vanish, so that a line search on it stalls. While a structure
-    without momenta is moved in small steps (an optimiser), the energy is therefore continued from the first
-    geometry by the work of the forces; see `energy`. ``stress`` and ``free_energy`` do not exist and raise.
+    clusters for the difference where MM has them. It is not the potential of the forces: it has a slope
+    (ghost forces at the interface) where the forces vanish, so that a line search on it stalls. While a
+    structure without momenta is moved in small steps (an optimiser), the energy is therefore continued from
+    the first geometry by the work of the forces; see `energy`. ``stress`` and ``free_energy`` do not exist
+    and raise.
 
     The cluster is carved across periodic boundaries of any cell without being torn, and carved anew when
     elements, cell or regions change or an atom moves by more than 1 Å. A ``TightBinding`` without `mu` is
@@ -63,10 +64,11 @@ class ForceMixingCalculator(Calculator):
         Subtract from the forces of an open cluster those that the same cluster has on the perfect crystal
         (defect sites filled), which its surface makes. Default: where the crystal is known.
     energy : {"auto", "sites", "work"}
-        What ``energy`` is after the first call. ``"sites"``: the sum above, a function of the positions alone.
-        ``"work"``: if no atom has moved by more than 0.25 Å since the last call, the energy changes by the work
-        ``-(F_old + F_new) / 2 . (y_new - y_old)``, so that ``PreconLBFGS(atoms, use_armijo=False)`` converges.
-        ``"auto"``: work, but sites for atoms with momenta: molecular dynamics shows its energy drift.
+        What ``energy`` is after the first call. ``"sites"``: the sum above, a function of the positions
+        alone. ``"work"``: if no atom has moved by more than 0.25 Å since the last call, the energy changes by
+        the work ``-(F_old + F_new) / 2 . (y_new - y_old)``, so that ``PreconLBFGS(atoms,
+        use_armijo=False)`` converges. ``"auto"``: work, but sites for atoms with momenta: molecular dynamics
+        shows its energy drift.
     allow_empty_qm : bool
         Accept regions without a qm atom, and return the forces of `mm`.
 
@@ -166,20 +168,25 @@ class ForceMixingCalculator(Calculator):
     def prepare(self, atoms: Atoms) -> list[Cluster]:
         """Find the regions of `atoms` and carve the clusters, if that has not been done for them."""
         check_structure(atoms)
+        if self._clusters is not None and not self._same_system(atoms):
+            # No work leads from one system to another.
+            self._clusters, self._last = None, None
         if self._clusters is None or not self._fits(atoms):
             self._carve(atoms)
         return self.clusters
 
-    def _fits(self, atoms: Atoms) -> bool:
-        """Whether the clusters hold for these atoms."""
+    def _same_system(self, atoms: Atoms) -> bool:
+        """Whether these are the elements and the cell that were carved."""
         seen = self._seen
-        same = (
+        return (
             np.array_equal(atoms.numbers, seen.numbers)
             and np.array_equal(atoms.pbc, seen.pbc)
             and np.array_equal(atoms.cell.array, seen.cell.array)
         )
-        if not same:
-            return False
+
+    def _fits(self, atoms: Atoms) -> bool:
+        """Whether the atoms are near the positions at which the clusters were carved."""
+        seen = self._seen
         moved = unwrap(atoms.positions, seen.positions, seen.cell.array, seen.pbc) - seen.positions
         if np.einsum("nc,nc->n", moved, moved).max(initial=0.0) > 1.0:
             log.info("an atom has moved by more than 1 Å: carving anew")

@@ -1,0 +1,76 @@
+"""The README's Python and the example scripts, run in small settings."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+def readme_python():
+    return re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )[0]
+
+
+@pytest.mark.parametrize("optimizer", ["FIRE", "BFGS", "LBFGS", "PreconLBFGS"])
+def test_readme_python(optimizer, monkeypatch, capsys):
+    text = readme_python()
+    assert "FIRE(atoms).run(fmax=1e-3)" in text
+    # A smaller cell and a looser end; every line is otherwise as printed.
+    for old, new in (
+        ("supercell(5", "supercell(2"),
+        ("centre_atom = 500", "centre_atom = 30"),
+        ("cutoff=8.0", "cutoff=5.0"),
+        ("r_qm=6.0, r_buffer=8.0", "r_qm=4.5, r_buffer=2.0"),
+        ("fmax=1e-3", "fmax=0.05"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    if optimizer == "PreconLBFGS":
+        text = text.replace("import FIRE", "import FIRE\nfrom ase.optimize.precon import PreconLBFGS")
+        text = text.replace("FIRE(atoms)", "PreconLBFGS(atoms, precon='Exp', use_armijo=False)")
+    else:
+        text = text.replace("FIRE", optimizer)
+    names: dict = {}
+    exec(compile(text, "README.md", "exec"), names)  # the documented text itself is what is tested
+    forces = names["atoms"].get_forces()
+    assert np.linalg.norm(forces, axis=1).max() < 0.05
+    assert names["regions"].qm.sum() > 4
+
+
+def test_si_vacancy_script(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--cells", "2", "--r-qm", "4.5", "--mm-cutoff", "5", "--fmax", "0.05"]
+    monkeypatch.setattr(sys, "argv", ["si_vacancy.py", *small])
+    runpy.run_path(str(EXAMPLES / "si_vacancy.py"), run_name="__main__")
+    assert "converged: True" in capsys.readouterr().out
+    atoms = ase.io.read(tmp_path / "si_vacancy_python.extxyz")
+    assert set(atoms.arrays["region"]) <= {0, 1, 2, 3}
+    assert np.array_equal(atoms.arrays["region"], atoms.get_tags())
+
+
+def test_example_structure_is_what_its_script_writes(monkeypatch, tmp_path):
+    atoms = ase.io.read(EXAMPLES / "si_vacancy.extxyz")
+    assert len(atoms) == 999
+    assert atoms.cell.lengths() == pytest.approx([5 * 5.431] * 3)
+
+
+@pytest.mark.slow
+def test_convergence_script(monkeypatch, tmp_path, capsys):
+    script = runpy.run_path(str(EXAMPLES / "si_vacancy_convergence.py"))
+    script["main"](
+        ["--cells", "3", "--relax-cells", "2", "--fmax", "0.02", "--output", str(tmp_path / "study")]
+    )
+    printed = capsys.readouterr().out
+    assert "||Du - Du_H||" in printed
+    for suffix in ("_forces.csv", "_balls.csv", "_relaxed.csv", ".png"):
+        assert (tmp_path / f"study{suffix}").stat().st_size > 100

@@ -77,6 +77,9 @@ def relax(
     optimizer: Annotated[OptimizerName, typer.Option(help="ASE optimiser.")] = OptimizerName.precon_lbfgs,
     fmax: Annotated[float, typer.Option(help="Largest force at the end (eV/Å).")] = 1e-3,
     steps: Annotated[int, typer.Option(help="Largest number of steps.")] = 200,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the linear algebra; more help only on an otherwise idle machine.")
+    ] = 1,
     rescale: Annotated[
         bool,
         typer.Option(
@@ -115,14 +118,13 @@ def relax(
         fmax=fmax,
         steps=steps,
         rescale=rescale,
+        threads=threads,
     )
     settings.validate()
     files = RelaxationFiles(output or Path(f"{structure.stem}_relaxed"))
     atoms = _read(structure)
     unit_cell = None if crystal is None else _read(crystal)
-    summary = relax_defect(
-        atoms, files, settings, unit_cell=unit_cell, report=typer.echo, progress=sys.stderr.isatty()
-    )
+    summary = relax_defect(atoms, files, settings, unit_cell=unit_cell, report=typer.echo, progress=True)
     if not summary["converged"]:
         raise typer.Exit(1)
 

@@ -1,7 +1,8 @@
 """ForceMixingCalculator against the calls of its two models alone, and ase's ForceQMMM.
 
-Kumagai's silicon is the quantum model (r_qm 8 Å, r_buffer 6 Å, an open cluster), Stillinger-Weber's or the Taylor
-expansion of Kumagai's the far-field model. Both are cheap for a quantum model, which makes the overhead look large.
+Kumagai's silicon is the quantum model (r_qm 8 Å, r_buffer 6 Å, an open cluster), Stillinger-Weber's or the
+Taylor expansion of Kumagai's the far-field model. Kumagai's is cheap for a quantum model, which makes the
+overhead look large.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""TaylorForces of order one against a sparse matrix-vector product with the same force constants, and hiPhive."""
+"""TaylorForces of order one against a sparse product with the same force constants, and hiPhive."""
 
 import numpy as np
 import pytest

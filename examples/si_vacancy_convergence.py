@@ -9,8 +9,8 @@ Three tables and a picture, all at the chemical potential of the crystal:
 3. the geometry of the relaxed vacancy in a 511-atom cell: the energy norm ||Du - Du_H|| between full tight
    binding and the mixture, over the radius of the QM region.
 
-Run ``python examples/si_vacancy_convergence.py`` (about 6 minutes on 2 cores). With ``--cells 3 --relax-cells 2``
-it is a trial run of a minute, with cells too small for the numbers to mean anything.
+Run ``python examples/si_vacancy_convergence.py`` (about 6 minutes on 2 cores). With the options
+``--cells 3 --relax-cells 2`` it is a trial run of a minute, with cells too small for the numbers to mean anything.
 """
 
 import argparse

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from mixing_fixtures import A_SI, SILICON, silicon_cell, tetrahedral_interstitial, vacancy
 
-from ase_qmmm import Regions, StructureError
+from ase_qmmm import Crystal, Regions, StructureError
 from ase_qmmm.lattice_sites import lattice_sites
 from ase_qmmm.mixing.carving import buffer_width, carve, perfect_cluster
 
@@ -29,7 +29,7 @@ def near(atoms, point, r_qm=3.0, r_buffer=2.0):
 
 def shape(atoms):
     """All distances, sorted: the same for the same cluster anywhere."""
-    return np.sort(np.concatenate([d for d in atoms.get_all_distances()]))
+    return np.sort(atoms.get_all_distances(), axis=None)
 
 
 def bonds(atoms):
@@ -159,27 +159,33 @@ def test_large_clusters_become_the_whole():
 
 
 @pytest.mark.parametrize("centre", CENTRES)
-@pytest.mark.parametrize(("r_qm", "repeats"), [(2.0, 1), (4.5, 2), (7.2, 3)])
-def test_box_sizes(centre, r_qm, repeats):
-    """The smallest box of cubic cells that keeps both ends of qm and buffer apart."""
+@pytest.mark.parametrize(
+    ("r_qm", "r_buffer", "repeats"),
+    # Shells around a vacancy end at 0.5, 0.75 and 1.25 cubic cells at 4.0, 4.6 and 7.2 Å. By the gap of 4 Å
+    # between images of qm atoms, and by the span of qm and buffer atoms.
+    [(4.0, 0.0, 2), (4.6, 0.0, 3), (4.0, 3.2, 3), (7.2, 0.0, 4)],
+)
+def test_box_sizes(centre, r_qm, r_buffer, repeats):
+    """The smallest box of cubic cells that keeps both ends apart."""
     atoms, place = vacancy(5)
     shift = np.array(CENTRES[centre]) @ atoms.cell.array - place
     atoms.positions += shift
     atoms.wrap()
-    if repeats == 1:
-        # Too small for a vacancy to stay away from the faces.
-        with pytest.raises(StructureError, match="defect lies at a face"):
-            carved(atoms, near(atoms, place + shift, 2.4, 0.0), "periodic")
-        (cluster,) = carved(silicon_cell(5), near(silicon_cell(5), 0, r_qm, 0.0), "periodic")
-        assert len(cluster.atoms) == 8
-    else:
-        (cluster,) = carved(atoms, near(atoms, place + shift, r_qm, 0.0), "periodic")
-        assert len(cluster.atoms) == 8 * repeats**3 - 1
-    assert cluster.kind == "periodic"
+    (cluster,) = carved(atoms, near(atoms, place + shift, r_qm, r_buffer), "periodic")
     assert cluster.atoms.pbc.all()
+    assert len(cluster.atoms) == 8 * repeats**3 - 1
     assert np.allclose(cluster.atoms.cell, repeats * A_SI * np.eye(3))
-    lacking = 4 if repeats > 1 else 0
-    assert bonds(cluster.atoms) == 4 * (len(cluster.atoms) + (lacking > 0)) - 2 * lacking
+    # Four bonds an atom, counted from both sides; the vacancy lacks four.
+    assert bonds(cluster.atoms) == 4 * 8 * repeats**3 - 8
+    assert not neighbor_list("S", cluster.atoms[cluster.qm], 4.0 - 1e-6).any()
+
+
+def test_smallest_box():
+    """One atom of a perfect crystal, in a cubic cell."""
+    atoms = silicon_cell(3)
+    (cluster,) = carved(atoms, near(atoms, 0, 2.0, 0.0), "periodic")
+    assert len(cluster.atoms) == 8
+    assert cluster.index[cluster.qm].tolist() == [0]
 
 
 @pytest.mark.parametrize("wrapping", ["wrapped", "scattered"])
@@ -216,7 +222,7 @@ def test_interstitial_in_the_box():
     atoms, hole = tetrahedral_interstitial(4)
     atoms.translate(-hole)
     atoms.wrap()
-    (cluster,) = carved(atoms, near(atoms, [0.0, 0.0, 0.0], 7.2, 0.0), "periodic")
+    (cluster,) = carved(atoms, near(atoms, [0.0, 0.0, 0.0], 4.6, 2.6), "periodic")
     assert len(atoms) - 1 in cluster.index
     assert len(cluster.atoms) == 8 * 27 + 1
     # Four bonds from the hole at a bond length each, counted from both sides.
@@ -224,17 +230,15 @@ def test_interstitial_in_the_box():
 
 
 def test_two_dimensional_box():
-    from ase_qmmm import Crystal
-
     cell = [[3, 0, 0], [1.5, 1.5 * np.sqrt(3), 0], [0, 0, 0]]
     crystal = Crystal(Atoms("Ar", cell=cell, pbc=(True, True, False)))
     atoms = crystal.supercell(9)
-    place = atoms.positions[40].copy()
-    del atoms[40]
-    (cluster,) = carved(atoms, near(atoms, place, 6.5, 0.0), "periodic", crystal)
+    place = atoms.pop(40).position
+    regions = near(atoms, place, 3.5, 3.0)
+    (cluster,) = carved(atoms, regions, "periodic", crystal)
     assert cluster.atoms.pbc.tolist() == [True, True, False]
     assert len(cluster.atoms) == 24
-    assert set(np.flatnonzero(near(atoms, place, 6.5, 0.0).qm)) == set(cluster.index[cluster.qm])
+    assert set(np.flatnonzero(regions.qm)) == set(cluster.index[cluster.qm])
 
 
 def test_refusals_say_why():

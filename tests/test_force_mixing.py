@@ -10,6 +10,7 @@ from mixing_fixtures import (
     kumagai,
     silicon_cell,
     stillinger_weber,
+    tetrahedral_interstitial,
     vacancy,
 )
 
@@ -161,6 +162,17 @@ def test_frozen_atoms_carry_no_force(silicon_qm, silicon_mm, silicon_crystal):
     got = forces(calc, ball)
     assert np.abs(got[regions.frozen]).max() == 0.0
     assert (np.linalg.norm(got[regions.qm], axis=1) > 0).all()
+
+
+def test_a_cluster_off_the_lattice_has_no_dead_load(silicon_qm, silicon_crystal):
+    """An interstitial alone: there is no perfect crystal to compare it with."""
+    atoms, _ = tetrahedral_interstitial(2, silicon_crystal)
+    last = len(atoms) - 1
+    calc = ForceMixingCalculator(
+        silicon_qm, stillinger_weber(), [last], r_buffer=0.0, cluster="open", crystal=silicon_crystal
+    )
+    # A free atom feels nothing.
+    assert np.abs(forces(calc, atoms)[last]).max() < ROUNDING
 
 
 # -- selections --------------------------------------------------------------------------------------------

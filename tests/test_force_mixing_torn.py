@@ -88,7 +88,7 @@ def finite_range_box():
 
     def make(atoms, centre):
         # The box ends within the range: its faces are felt, and have to be the same ones.
-        regions = Regions.from_distance(atoms, centre, 4.6, 0.0)
+        regions = Regions.from_distance(atoms, centre, 4.2, 0.0)
         return ForceMixingCalculator(kumagai(), stillinger_weber(), regions, crystal=SILICON)
 
     return Case(atoms, place, make)
@@ -100,7 +100,7 @@ def interstitial_box():
     atoms.rattle(0.03, seed=4)
 
     def make(atoms, centre):
-        regions = Regions.from_distance(atoms, len(atoms) - 1, 7.2)
+        regions = Regions.from_distance(atoms, len(atoms) - 1, 4.6, 2.6)
         return ForceMixingCalculator(kumagai(), stillinger_weber(), regions, crystal=SILICON)
 
     return Case(atoms, hole, make)
@@ -123,7 +123,7 @@ def tight_binding_box(silicon_qm, silicon_mm, silicon_crystal):
     atoms, place = vacancy(4, silicon_crystal, rattle=0.03)
 
     def make(atoms, centre):
-        regions = Regions.from_distance(atoms, centre, 5.0, 0.2)
+        regions = Regions.from_distance(atoms, centre, 4.2, 0.2)
         return ForceMixingCalculator(silicon_qm, silicon_mm, regions, cluster="periodic")
 
     return Case(atoms, place, make)

@@ -22,7 +22,7 @@ from ase_qmmm.relaxation import (
     versions,
 )
 
-SETTINGS = {"r_qm": 4.0, "r_buffer": 0.2, "mm_cutoff": 3.9, "fmax": 1e-4, "steps": 20}
+SETTINGS = {"r_qm": 4.0, "mm_cutoff": 3.9, "fmax": 1e-4, "steps": 20}
 
 
 def read_summary(files):
@@ -131,7 +131,7 @@ def test_unit_cells():
     with pytest.raises(StructureError, match=r"2 elements \(Al, Ni\)"):
         guess_unit_cell(Atoms("NiAl"))
     with pytest.raises(StructureError, match="ASE knows no crystal of"):
-        guess_unit_cell(Atoms("U"))
+        guess_unit_cell(Atoms("N"))
     with pytest.raises(StructureError, match="0 elements"):
         guess_unit_cell(Atoms())
 

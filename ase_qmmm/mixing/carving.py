@@ -400,6 +400,8 @@ def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tup
     atoms.positions[:] = positions
     index = np.full(len(basis), -1)
     index[on_site] = np.arange(int(on_site.sum()))
+    if not on_site.any():
+        return atoms, index
 
     # Vacant sites that more than half of their neighbours in the cluster surround. Images along a periodic
     # axis of the cluster are one site, and neighbours there may be images themselves.

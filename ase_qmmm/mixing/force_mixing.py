@@ -240,7 +240,7 @@ class ForceMixingCalculator(Calculator):
             self._buffer_told = True
             log.warning(
                 "buffer: an atom outside the open cluster is %.2f Å from a qm atom, within the range of "
-                "the qm model, %.2f Å; forces of qm atoms near it are wrong. Use r_buffer >= %.2f Å",
+                "the qm model, %.2f Å; the forces on qm atoms near it suffer. Use r_buffer >= %.2f Å",
                 width,
                 cutoff,
                 cutoff,
@@ -277,6 +277,8 @@ class ForceMixingCalculator(Calculator):
                 )
             return None
         perfect, index = perfect_cluster(cluster, sites, atoms)
+        if not len(perfect):
+            return None
         forces = self._child("qm", calc, perfect, "forces")
         return np.where((index >= 0)[:, None], forces[index], 0.0)
 

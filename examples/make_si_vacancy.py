@@ -1,8 +1,8 @@
 """Write si_vacancy.extxyz: 5 x 5 x 5 cubic cells of silicon, one of 1000 atoms missing.
 
 It is as a user would bring it: the lattice constant is the experimental one, 5.431 Å (CODATA 2018:
-5.431020511 Å, rounded), not the model's own, and the vacancy lies at the corner of the cell, so that the quantum
-region crosses its boundaries.
+5.431020511 Å, rounded), not the model's own, and the vacancy lies at the corner of the cell, so that the
+quantum region crosses its boundaries.
 """
 
 from pathlib import Path

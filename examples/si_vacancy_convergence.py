@@ -10,7 +10,8 @@ Three tables and a picture, all at the chemical potential of the crystal:
    binding and the mixture, over the radius of the QM region.
 
 Run ``python examples/si_vacancy_convergence.py`` (about 6 minutes on 2 cores). With the options
-``--cells 3 --relax-cells 2`` it is a trial run of a minute, with cells too small for the numbers to mean anything.
+``--cells 3 --relax-cells 2`` it is a trial run of a minute, with cells too small for the numbers to mean
+anything.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from ..taylor.force_constants import ForceConstants, stencil_hessian
 from .functionals import LevelFunctional, divided_differences, spectral_product
 from .matrices import Matrices, PatternDensity, build_matrices
 from .nrl import NRLModel
-from .response import force_response
+from .response import force_response, plain_gradient
 from .spectrum import States, eigenstates, entropy, fermi, fermi_slopes, find_mu, reduced_kpoints
 
 __all__ = ["TightBinding", "fermi_level"]
@@ -184,7 +184,7 @@ class TightBinding(SiteCalculator):
         states, functional = self._solve(matrices, atoms)
         energies, entropic = self._site_energies(matrices, states, functional)
         if site_weights is None:
-            d_h, d_m = self._plain_gradient(matrices, states, functional)
+            d_h, d_m = plain_gradient(matrices, states, functional)
             energy = float(energies.sum())
         else:
             d_h, d_m = self._weighted_gradient(matrices, states, functional, site_weights)
@@ -207,17 +207,6 @@ class TightBinding(SiteCalculator):
                 factors = 2 * functional.kT * entropy(s.levels, functional.mu, functional.kT)
                 matrices.gather(heat, spectral_product(s, factors), s.kpoints, s.weights)
         return matrices.site_traces(values), matrices.site_traces(heat)
-
-    @staticmethod
-    def _plain_gradient(
-        matrices: Matrices, states: list[States], functional: LevelFunctional
-    ) -> tuple[PatternDensity, PatternDensity]:
-        d_h, d_m = matrices.pattern(), matrices.pattern()
-        for s in states:
-            factors = functional.weights(s.levels)
-            matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
-            matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
-        return d_h, d_m
 
     @staticmethod
     def _weighted_gradient(

@@ -20,7 +20,7 @@ from .functionals import LevelFunctional, divided_differences, spectral_product
 from .matrices import Matrices, PatternDensity
 from .spectrum import States
 
-__all__ = ["force_response"]
+__all__ = ["force_response", "plain_gradient"]
 
 
 def _transformed(perturbation: np.ndarray, states: States) -> np.ndarray:
@@ -31,6 +31,18 @@ def _transformed(perturbation: np.ndarray, states: States) -> np.ndarray:
         rows = np.flatnonzero(matrix.any(axis=1))
         out[k] = c[k][rows].conj().T @ (csr_array(matrix[rows]) @ c[k])
     return out
+
+
+def plain_gradient(
+    matrices: Matrices, states: list[States], functional: LevelFunctional
+) -> tuple[PatternDensity, PatternDensity]:
+    """``D_H`` and ``D_M`` of the whole energy: ``dE = Tr(D_H dH) + Tr(D_M dM)`` (Hellmann and Feynman)."""
+    d_h, d_m = matrices.pattern(), matrices.pattern()
+    for s in states:
+        factors = functional.weights(s.levels)
+        matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
+        matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
+    return d_h, d_m
 
 
 def force_response(
@@ -59,11 +71,7 @@ def force_response(
     ndarray, shape (m, n, 3)
         eV/Å: the negative Hessian times each direction.
     """
-    d_h, d_m = matrices.pattern(), matrices.pattern()
-    for s in states:
-        factors = functional.weights(s.levels)
-        matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
-        matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
+    d_h, d_m = plain_gradient(matrices, states, functional)
     changes = [_Change(matrices, u) for u in displacements]
     responses = [(matrices.pattern(), matrices.pattern()) for _ in changes]
     bar = tqdm(total=len(states) * len(changes), desc="force constants", disable=not progress, leave=False)

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import natural_cutoffs
+from ase.data import covalent_radii
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import cKDTree
@@ -143,7 +143,7 @@ def _bare(system: Atoms) -> Atoms:
 
 def _components(system: Atoms, members: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Connected sets of atoms: their numbers, the cells (m, 3) that connect them, the axes they wrap."""
-    cutoffs = np.asarray(natural_cutoffs(system, mult=LINK))[members]
+    cutoffs = LINK * covalent_radii[system.numbers[members]]
     sub = Atoms(
         numbers=system.numbers[members], positions=system.positions[members], cell=system.cell, pbc=system.pbc
     )

@@ -26,19 +26,19 @@ WORK_STEP = 0.25  # Å; beyond it the trapezoid of two forces says little about 
 
 
 class ForceMixingCalculator(Calculator):
-    """Forces of a quantum model on the qm atoms, of a matched model on all others [1]_.
+    """Forces of a quantum model on the qm atoms, of a matched model on all others.
 
         F_l = F_l^QM(cluster of qm and buffer atoms)   for qm atoms,
         F_l = F_l^MM                                   for buffer and mm atoms, zero for frozen ones.
 
-    No energy function has these as its gradient. ``energy`` is offered all the same: the sum of the quantum
-    site energies of the qm atoms and of the MM site energies of the others, where both models have them; else
-    the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster), with the MM site energies outside the
-    clusters for the difference where MM has them. It is not the potential of the forces: it has a slope
-    (ghost forces at the interface) where the forces vanish, so that a line search on it stalls. While a
-    structure without momenta is moved in small steps (an optimiser), the energy is therefore continued from
-    the first geometry by the work of the forces; see `energy`. ``stress`` and ``free_energy`` do not exist
-    and raise.
+    This is force mixing as in [1]_. No energy function has these as its gradient. ``energy`` is offered all the
+    same: the sum of the quantum site energies of the qm atoms and of the MM site energies of the
+    others, where both models have them; else the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster),
+    with the MM site energies outside the clusters for the difference where MM has them. It is not the
+    potential of the forces: it has a slope (ghost forces at the interface) where the forces vanish, so that a
+    line search on it stalls. While a structure without momenta is moved in small steps (an optimiser), the
+    energy is therefore continued from the first geometry by the work of the forces; see `energy`. ``stress``
+    and ``free_energy`` do not exist and raise.
 
     The cluster is carved across periodic boundaries of any cell without being torn, and carved anew when
     elements, cell or regions change or an atom moves by more than 1 Å. A ``TightBinding`` without `mu` is
@@ -65,8 +65,8 @@ class ForceMixingCalculator(Calculator):
         (defect sites filled), which its surface makes. Default: where the crystal is known.
     energy : {"auto", "sites", "work"}
         What ``energy`` is after the first call. ``"sites"``: the sum above, a function of the positions
-        alone. ``"work"``: if no atom has moved by more than 0.25 Å since the last call, the energy changes by
-        the work ``-(F_old + F_new) / 2 . (y_new - y_old)``, so that ``PreconLBFGS(atoms,
+        alone. ``"work"``: if no coordinate has moved by more than 0.25 Å since the last call, the energy
+        changes by the work ``-(F_old + F_new) / 2 . (y_new - y_old)``, so that ``PreconLBFGS(atoms,
         use_armijo=False)`` converges. ``"auto"``: work, but sites for atoms with momenta: molecular dynamics
         shows its energy drift.
     allow_empty_qm : bool

@@ -149,10 +149,17 @@ class Regions:
         if self._numbers is None:
             return f"Regions(from indices: {self._given})"
         counts = np.bincount(self._numbers, minlength=4)
-        return f"Regions({counts[QM]} qm, {counts[BUFFER]} buffer, {counts[MM]} mm, {counts[FROZEN]} frozen)"
+        text = f"{counts[QM]} qm, {counts[BUFFER]} buffer, {counts[MM]} mm, {counts[FROZEN]} frozen"
+        if self._frozen_buffer.any():
+            text += f" and {int(self._frozen_buffer.sum())} more in the buffer"
+        return f"Regions({text})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Regions) and np.array_equal(self.numbers, other.numbers)
+        return (
+            isinstance(other, Regions)
+            and np.array_equal(self.numbers, other.numbers)
+            and np.array_equal(self.frozen, other.frozen)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -270,7 +277,10 @@ class Regions:
         return cls(numbers == QM, numbers == BUFFER, numbers == FROZEN)
 
     def write(self, atoms: Atoms) -> None:
-        """Store the regions in `atoms`: integer array ``region`` and tags (``ase gui`` colours by tag)."""
+        """Store the regions in `atoms`: integer array ``region`` and tags (``ase gui`` colours by tag).
+
+        Buffer atoms that are frozen as well are written as buffer; :meth:`constraint` keeps them fixed.
+        """
         numbers = self.for_atoms(len(atoms)).numbers
         atoms.set_array("region", numbers, int)
         atoms.set_tags(numbers)

@@ -82,7 +82,7 @@ def test_disjoint_sets():
     assert regions.frozen.tolist() == [False, False, False, True, True, False]
     assert regions.constraint().index.tolist() == [3, 4]
     assert len(regions) == 6
-    assert repr(regions) == "Regions(2 qm, 2 buffer, 1 mm, 1 frozen)"
+    assert repr(regions) == "Regions(2 qm, 2 buffer, 1 mm, 1 frozen and 1 more in the buffer)"
     assert "from indices" in repr(Regions([0, 1]))
 
 

@@ -117,7 +117,7 @@ def relaxation_table(qm, mm, crystal, cells, fmax):
         atoms = start.copy()
         atoms.calc = calc
         begin = time.perf_counter()
-        with PreconLBFGS(atoms, use_armijo=False, logfile=None) as optimizer:
+        with PreconLBFGS(atoms, precon="Exp", use_armijo=False, logfile=None) as optimizer:
             if not optimizer.run(fmax=fmax, steps=100):
                 raise RuntimeError(f"not converged: {calc!r}")
         return atoms.positions, time.perf_counter() - begin, optimizer.nsteps

@@ -74,7 +74,13 @@ def force_response(
     d_h, d_m = plain_gradient(matrices, states, functional)
     changes = [_Change(matrices, u) for u in displacements]
     responses = [(matrices.pattern(), matrices.pattern()) for _ in changes]
-    bar = tqdm(total=len(states) * len(changes), desc="force constants", disable=not progress, leave=False)
+    bar = tqdm(
+        total=len(states) * len(changes),
+        desc="force constants",
+        disable=not progress,
+        leave=False,
+        mininterval=1.0,
+    )
     for s in states:
         gamma, slope = functional.weights(s.levels), functional.weight_slopes(s.levels)
         e = s.levels

@@ -256,7 +256,7 @@ def _relax(
         mm = TaylorForces.from_calculator(qm, crystal, order=1, cutoff=settings.mm_cutoff, progress=progress)
     report(f"  {mm!r}")
 
-    calc, regions = _mixture(work, centres, qm, mm, settings)
+    calc, regions, r_buffer = _mixture(work, centres, qm, mm, settings)
     regions.write(work)
     counts = {name: int(getattr(regions, name).sum()) for name in ("qm", "buffer", "mm", "frozen")}
     report("regions: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
@@ -280,7 +280,11 @@ def _relax(
             "cell": crystal.unit_cell.cell.array.tolist(),
             "cell_stretch": stretch,
         },
+        "r_buffer": r_buffer,
         "chemical_potential": _chemical_potential(calc),
+        "energy_functional": "Helmholtz free energy"
+        if _chemical_potential(calc) is None
+        else "grand potential",
         "qm": repr(qm),
         "mm": repr(mm),
         "versions": versions(),
@@ -371,15 +375,15 @@ def _stretch(atoms: Atoms, crystal: Crystal) -> float:
 
 def _mixture(
     atoms: Atoms, centres: np.ndarray, qm: TightBinding, mm: TaylorForces, settings: RelaxationSettings
-) -> tuple[ForceMixingCalculator, Regions]:
-    """Regions and calculator; by default a buffer of 2 Å where a periodic box fits, 8 Å if open."""
+) -> tuple[ForceMixingCalculator, Regions, float]:
+    """Calculator, regions, width of the buffer (Å); by default 2 Å where a periodic box fits, 8 Å if open."""
     widths = [2.0, 8.0] if settings.r_buffer is None else [settings.r_buffer]
     for width in widths:
         regions = Regions.from_distance(atoms, centres, r_qm=settings.r_qm, r_buffer=width)
         calc = ForceMixingCalculator(qm, mm, regions, cluster=settings.cluster)
         if all(c.kind != "open" for c in calc.prepare(atoms)):
             break
-    return calc, calc.regions
+    return calc, calc.regions, width
 
 
 def _chemical_potential(calc: ForceMixingCalculator) -> float | None:

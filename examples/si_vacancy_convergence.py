@@ -4,7 +4,7 @@ Three tables and a picture, all at the chemical potential of the crystal:
 
 1. forces of the mixture on a 999-atom vacancy cell, against one call of tight binding on the whole cell, over
    the radius of the QM region, the width of the buffer and the way of carving;
-2. the force on the middle atom of an open ball in a rattled crystal without vacancy, for comparison: the gap
+2. the force on the middle atom of open balls in a rattled crystal without vacancy, for comparison: the gap
    state of the vacancy feels the surface of an open cluster more than a perfect crystal does;
 3. the geometry of the relaxed vacancy in a 511-atom cell: the energy norm ||Du - Du_H|| between full tight
    binding and the mixture, over the radius of the QM region.
@@ -92,21 +92,35 @@ def force_table(qm, mm, crystal, cells):
 
 
 def ball_table(qm, mm, crystal, cells):
+    rng = np.random.default_rng(2)
     atoms = crystal.supercell(cells, cubic=True)
-    atoms.positions += np.random.default_rng(2).normal(size=atoms.positions.shape) * 0.03
-    middle = int(np.argmin(np.linalg.norm(atoms.positions - atoms.cell.sum(axis=0) / 2, axis=1)))
-    exact = qm.evaluate(atoms).forces[middle]
-    print(f"\nForce on the middle atom of an open ball, crystal of {len(atoms)} atoms rattled by 0.03 Å")
-    print("radius Å  atoms  error (eV/Å)  without dead load", flush=True)
+    atoms.positions += rng.normal(size=atoms.positions.shape) * 0.03
+    exact = qm.evaluate(atoms).forces
+    middles = rng.choice(len(atoms), 8, replace=False)
+    print(
+        f"\nForce on the middle atom of open balls around {len(middles)} atoms of a rattled crystal of {len(atoms)}"
+    )
+    print("radius Å  atoms  rms error (eV/Å)  largest  rms without dead load", flush=True)
     rows = []
     for radius in BALLS:
-        errors = []
-        for dead_load in (True, False):
-            regions = Regions.from_distance(atoms, middle, r_qm=0.1, r_buffer=radius - 0.1)
-            calc = ForceMixingCalculator(qm, mm, regions, cluster="open", dead_load=dead_load)
-            errors.append(float(np.linalg.norm(calc.get_forces(atoms)[middle] - exact)))
-        rows.append((radius, sum(len(c.index) for c in calc.clusters), *errors))
-        print("{:8.1f} {:6d} {:13.4f} {:18.4f}".format(*rows[-1]), flush=True)
+        errors = {True: [], False: []}
+        sizes = []
+        for middle in middles:
+            for dead_load in (True, False):
+                regions = Regions.from_distance(atoms, int(middle), r_qm=0.1, r_buffer=radius - 0.1)
+                calc = ForceMixingCalculator(qm, mm, regions, cluster="open", dead_load=dead_load)
+                errors[dead_load].append(np.linalg.norm(calc.get_forces(atoms)[middle] - exact[middle]))
+            sizes.append(len(calc.clusters[0].index))
+        corrected, plain = np.array(errors[True]), np.array(errors[False])
+        row = (
+            radius,
+            np.mean(sizes),
+            np.sqrt(np.mean(corrected**2)),
+            corrected.max(),
+            np.sqrt(np.mean(plain**2)),
+        )
+        rows.append(row)
+        print("{:8.1f} {:6.0f} {:17.4f} {:8.4f} {:22.4f}".format(*row), flush=True)
     return rows
 
 
@@ -229,7 +243,8 @@ def main(arguments=None):
         "error_mm_max",
     ]
     write_csv(f"{prefix}_forces.csv", header, forces)
-    write_csv(f"{prefix}_balls.csv", ["radius", "atoms", "error", "error_without_dead_load"], balls)
+    header = ["radius", "atoms", "error_rms", "error_max", "error_rms_without_dead_load"]
+    write_csv(f"{prefix}_balls.csv", header, balls)
     header = ["r_qm", "qm_atoms", "atoms", "norm", "largest", "seconds", "steps"]
     write_csv(f"{prefix}_relaxed.csv", header, relaxed)
     plot(forces, relaxed, size, f"{prefix}.png")

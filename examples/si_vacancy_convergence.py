@@ -98,7 +98,7 @@ def ball_table(qm, mm, crystal, cells):
     exact = qm.evaluate(atoms).forces
     middles = rng.choice(len(atoms), 8, replace=False)
     print(
-        f"\nForce on the middle atom of open balls around {len(middles)} atoms of a rattled crystal of {len(atoms)}"
+        f"\nForce on the middle atom of open balls: {len(middles)} of {len(atoms)} atoms of a rattled crystal"
     )
     print("radius Å  atoms  rms error (eV/Å)  largest  rms without dead load", flush=True)
     rows = []

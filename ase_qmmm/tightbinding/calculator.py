@@ -182,12 +182,13 @@ class TightBinding(SiteCalculator):
             return SiteResult(0.0, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)))
         matrices = build_matrices(self.model, atoms, order=1)
         states, functional = self._solve(matrices, atoms)
-        energies, entropic = self._site_energies(matrices, states, functional)
         if site_weights is None:
             d_h, d_m = plain_gradient(matrices, states, functional)
+            energies, entropic = self._site_energies(matrices, states, functional, d_h, d_m)
             energy = float(energies.sum())
         else:
-            d_h, d_m = self._weighted_gradient(matrices, states, functional, site_weights)
+            d_h, d_m, values = self._weighted_gradient(matrices, states, functional, site_weights)
+            energies, entropic = matrices.site_traces(values), self._site_heat(matrices, states, functional)
             energy = float(site_weights @ energies)
         forces, virial = matrices.forces_and_virial(matrices.pair_gradients(d_h, d_m))
         if not np.isfinite(energy) or not np.isfinite(forces).all():
@@ -196,22 +197,42 @@ class TightBinding(SiteCalculator):
         return SiteResult(energy, energies, forces, virial, cold)
 
     def _site_energies(
-        self, matrices: Matrices, states: list[States], functional: LevelFunctional
+        self,
+        matrices: Matrices,
+        states: list[States],
+        functional: LevelFunctional,
+        d_h: PatternDensity,
+        d_m: PatternDensity,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Site energies (n,) of the functional and kT times site entropies (n,), eV."""
-        values, heat = matrices.pattern(), matrices.pattern()
+        heat = self._site_heat(matrices, states, functional)
+        if functional.variational:
+            # D_H and -D_M are the density matrix and its energy-weighted version: no further product needed.
+            energies = -matrices.site_traces(d_m) - heat
+            if functional.kind == "grand":
+                energies -= functional.mu * matrices.site_traces(d_h)
+            return energies, heat
+        values = matrices.pattern()
         for s in states:
             matrices.gather(values, spectral_product(s, functional.values(s.levels)), s.kpoints, s.weights)
-            if functional.kind == "free":
+        return matrices.site_traces(values), heat
+
+    @staticmethod
+    def _site_heat(matrices: Matrices, states: list[States], functional: LevelFunctional) -> np.ndarray:
+        """Product of kT and the site entropies (n,), eV; zero for the band energy, which has none."""
+        heat = matrices.pattern()
+        if functional.kind != "band":
+            for s in states:
                 # Only levels near mu carry entropy, so that this product is small.
                 factors = 2 * functional.kT * entropy(s.levels, functional.mu, functional.kT)
                 matrices.gather(heat, spectral_product(s, factors), s.kpoints, s.weights)
-        return matrices.site_traces(values), matrices.site_traces(heat)
+        return matrices.site_traces(heat)
 
     @staticmethod
     def _weighted_gradient(
         matrices: Matrices, states: list[States], functional: LevelFunctional, site_weights: np.ndarray
-    ) -> tuple[PatternDensity, PatternDensity]:
+    ) -> tuple[PatternDensity, PatternDensity, PatternDensity]:
+        """``D_H``, ``D_M`` and ``P = C g C^H`` for given site weights."""
         d_h, d_m, p = matrices.pattern(), matrices.pattern(), matrices.pattern()
         orbital_weights = site_weights[matrices.atom_of_orbital]
         rows = np.flatnonzero(orbital_weights)
@@ -241,7 +262,7 @@ class TightBinding(SiteCalculator):
                 factors = mu_slope / number_slope * fermi_slopes(s.levels, functional.mu, functional.kT)[0]
                 matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
                 matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
-        return d_h, d_m
+        return d_h, d_m, p
 
     # -- derivatives at the crystal ------------------------------------------------------------------------
 

@@ -45,6 +45,11 @@ class LevelFunctional:
     fixed_number: bool
     theta: float = 0.0
 
+    @property
+    def variational(self) -> bool:
+        """Whether the occupations make the energy stationary, so that :meth:`weights` are 2 f."""
+        return self.kind == "grand" or (self.kind == "free" and self.fixed_number)
+
     def values(self, levels: np.ndarray) -> np.ndarray:
         """``g(eps)``."""
         f = fermi(levels, self.mu, self.kT)
@@ -69,18 +74,14 @@ class LevelFunctional:
         f = 2 * fermi(levels, self.mu, self.kT)
         if self.kind == "band":
             return f + 2 * fermi_slopes(levels, self.mu, self.kT)[0] * (levels - self.theta)
-        if self.kind == "free" and not self.fixed_number:
-            return self.slopes(levels)[0]
-        return f
+        return f if self.variational else self.slopes(levels)[0]
 
     def weight_slopes(self, levels: np.ndarray) -> np.ndarray:
         """Derivative of :meth:`weights` with respect to the level, at constant mu and theta."""
         f1, f2 = fermi_slopes(levels, self.mu, self.kT)
         if self.kind == "band":
             return 4 * f1 + 2 * f2 * (levels - self.theta)
-        if self.kind == "free" and not self.fixed_number:
-            return 2 * f1 + 2 * f2 * self.mu
-        return 2 * f1
+        return 2 * f1 if self.variational else 2 * f1 + 2 * f2 * self.mu
 
 
 def divided_differences(levels: np.ndarray, values: np.ndarray, slopes: np.ndarray, kT: float) -> np.ndarray:

@@ -36,7 +36,7 @@ from .mixing.regions import defect_centres
 from .neighbours import unwrap
 from .plotting import plot_regions
 from .taylor import TaylorForces
-from .tightbinding import TightBinding
+from .tightbinding import TightBinding, model_names
 
 __all__ = [
     "OPTIMIZERS",
@@ -226,10 +226,19 @@ def _relax(
 ) -> dict[str, Any]:
     """:func:`relax_defect` with checked settings."""
     check_structure(atoms)
+    if not atoms.pbc.any():
+        raise StructureError(
+            "structure: no periodic direction; a crystal needs cell and pbc, which plain xyz files lack"
+        )
+    qm = TightBinding(settings.qm, kT=settings.kT, mu=settings.mu)
+    unknown = sorted(set(atoms.get_chemical_symbols()) - set(qm.model.symbols))
+    if unknown:
+        fitting = [name for name in model_names() if unknown[0] in name.split("-")[1]]
+        hint = f"; try --qm {' or '.join(fitting)}" if fitting else ""
+        raise StructureError(f"structure: {settings.qm} has no parameters for {', '.join(unknown)}{hint}")
     unit_cell = guess_unit_cell(atoms) if unit_cell is None else unit_cell
     begin = time.perf_counter()
     timings: dict[str, float] = {}
-    qm = TightBinding(settings.qm, kT=settings.kT, mu=settings.mu)
     report(f"structure: {len(atoms)} atoms, {atoms.get_chemical_formula()}")
 
     with _timed(report, timings, "crystal", f"crystal: relaxing the unit cell with {settings.qm}"):
@@ -241,6 +250,10 @@ def _relax(
     if settings.rescale:
         work.set_cell(work.cell.array / stretch, scale_atoms=True)
         report("  rescaled to it")
+    elif abs(stretch - 1) > 0.005:
+        report(
+            "  WARNING: more than 0.5 %; the far field expands about the unstrained lattice, see --rescale"
+        )
     start = work.positions.copy()
 
     with _timed(report, timings, "regions", "regions: looking for what differs from the crystal"):

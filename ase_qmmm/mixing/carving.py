@@ -80,6 +80,7 @@ def carve(
     kind: str,
     sites: LatticeSites | None,
     faulty: np.ndarray | None,
+    whole_size: int = 0,
 ) -> list[Cluster]:
     """Clusters for the quantum model, one for each connected set of qm and buffer atoms.
 
@@ -92,6 +93,9 @@ def carve(
         Labels of the atoms; needed for ``periodic``.
     faulty : ndarray of bool, shape (n,), optional
         Atoms at defects, which must not lie near the faces of a periodic box.
+    whole_size : int
+        With ``auto``, number of atoms up to which the whole system is taken rather than an open cluster, if a
+        periodic box would be as large.
 
     Raises
     ------
@@ -117,6 +121,8 @@ def carve(
             raise StructureError(
                 f"cluster: 'periodic' is not possible here: {box}; use cluster='open' or 'auto'"
             )
+        elif kind == "auto" and box == AS_LARGE and len(system) <= whole_size:
+            return [_whole(system, qm)]
         elif kind == "auto" and len(index) >= 0.75 * len(system):
             # A hole in a cluster this large costs more accuracy than the missing atoms cost time.
             return [_whole(system, qm)]

@@ -22,6 +22,7 @@ __all__ = ["ForceMixingCalculator"]
 
 log = logging.getLogger(__name__)
 
+WHOLE_SIZE = 256  # atoms; an own model treats as many in a second
 WORK_STEP = 0.25  # Å; beyond it the trapezoid of two forces says little about the work
 
 
@@ -56,8 +57,8 @@ class ForceMixingCalculator(Calculator):
         How to carve. ``"periodic"``: a box of lattice vectors around the qm and buffer atoms with all atoms
         at their actual positions. ``"open"``: qm and buffer atoms alone, periodic only along directions in
         which they connect to their own images. ``"auto"``: a periodic box where one smaller than the system
-        fits and every atom near its faces matches the crystal, else open (the whole system if that takes
-        three quarters of the atoms).
+        fits and every atom near its faces matches the crystal, else open; the whole system if that takes
+        three quarters of the atoms, or if a box would and an own quantum model has at most 256 to treat.
     crystal : Crystal, optional
         Reference lattice; default that of `mm`.
     dead_load : bool, optional
@@ -105,8 +106,9 @@ class ForceMixingCalculator(Calculator):
     ) -> None:
         super().__init__()
         for name, child in (("qm", qm), ("mm", mm)):
-            if not hasattr(child, "get_property"):
-                raise TypeError(f"{name}: got {type(child).__name__}, expected an ASE calculator")
+            if isinstance(child, type) or not hasattr(child, "get_property"):
+                given = f"the class {child.__name__}" if isinstance(child, type) else type(child).__name__
+                raise TypeError(f"{name}: got {given}, expected an ASE calculator")
         if cluster not in CLUSTER_KINDS:
             raise ValueError(f"cluster: got {cluster!r}, expected one of {', '.join(CLUSTER_KINDS)}")
         if crystal is not None and not isinstance(crystal, Crystal):
@@ -211,7 +213,9 @@ class ForceMixingCalculator(Calculator):
         self._mm_mask |= regions.buffer & ~regions.frozen
         self._mm_rows = np.flatnonzero(self._mm_mask)
         clusters = (
-            carve(atoms, regions.qm, regions.buffer, self.cluster, sites, faulty) if regions.qm.any() else []
+            carve(atoms, regions.qm, regions.buffer, self.cluster, sites, faulty, self._whole_size())
+            if regions.qm.any()
+            else []
         )
         if len(clusters) > 1:
             log.info("%d separate clusters: %s", len(clusters), clusters)
@@ -259,8 +263,14 @@ class ForceMixingCalculator(Calculator):
             return None, None
         return lattice_sites(match, atoms), match.defect()
 
+    def _whole_size(self) -> int:
+        """Number of atoms up to which the quantum model may as well take the whole system."""
+        return WHOLE_SIZE if isinstance(self.qm, SiteCalculator) else 0
+
     def _cluster_calculator(self, cluster: Cluster, atoms: Atoms) -> Calculator:
-        if cluster.kind == "whole" or not isinstance(self.qm, SiteCalculator):
+        # Without an MM atom the answer is that of the quantum model as given; beside MM atoms both sides must
+        # be in one ensemble, in a cluster that takes the whole system too.
+        if not isinstance(self.qm, SiteCalculator) or (cluster.kind == "whole" and not len(self._mm_rows)):
             return self.qm
         return self.qm.for_cluster(cluster.atoms, atoms, self.crystal)
 

@@ -121,6 +121,10 @@ class TaylorForces(SiteCalculator):
         ValueError
             Order other than 1, cutoff not positive or below the nearest-neighbour distance.
         """
+        if not isinstance(crystal, Crystal):
+            raise TypeError(
+                f"crystal: got {type(crystal).__name__}, expected Crystal (make one of a unit cell)"
+            )
         if order != 1:
             raise ValueError(f"order: got {order!r}, expected 1")
         check_positive("cutoff", cutoff, "Å")

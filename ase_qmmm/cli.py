@@ -160,11 +160,11 @@ def info(
         unit_cell = _read(crystal) if crystal is not None else _fitting_cell(guess_unit_cell(atoms), atoms)
         centres = defect_centres(atoms, Crystal(unit_cell))
     except StructureError as error:
-        typer.echo(f"defects: {error}")
+        typer.echo(f"defects: {str(error).removeprefix('atoms: ')}")
         return
     typer.echo(f"defects: {len(centres)} vacant sites or atoms off the lattice")
     for centre in centres[:10]:
-        typer.echo("  at ({:.2f}, {:.2f}, {:.2f}) Å".format(*centre))
+        typer.echo("  at ({:.2f}, {:.2f}, {:.2f}) Å".format(*(centre.round(2) + 0.0)))
 
 
 def _fitting_cell(unit_cell: Any, atoms: Any) -> Any:

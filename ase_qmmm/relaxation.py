@@ -259,7 +259,7 @@ def _relax(
     with _timed(report, timings, "regions", "regions: looking for what differs from the crystal"):
         centres = defect_centres(work, crystal)
     for centre in centres[:5]:
-        report("  defect at ({:.2f}, {:.2f}, {:.2f}) Å".format(*centre))
+        report("  defect at ({:.2f}, {:.2f}, {:.2f}) Å".format(*(centre.round(2) + 0.0)))
     with _timed(
         report,
         timings,

@@ -302,7 +302,7 @@ def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = Non
         centres = atoms.positions[match.defect(tolerance)]
     if not len(centres):
         raise StructureError(
-            f"atoms: no defect found in {len(atoms)} atoms of {crystal!r}; give the regions by hand"
+            f"atoms: no defect found in {len(atoms)} atoms of {crystal!r}; make Regions by hand"
         )
     return centres
 

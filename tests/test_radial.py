@@ -11,10 +11,10 @@ from ase_qmmm.tightbinding.radial import (
     exponential,
     half_cosine,
     inverse_power,
-    laplacians,
     leibniz,
     logistic,
     polynomial,
+    reduced_derivatives,
 )
 
 R = np.array([1.7, 2.35, 3.1, 4.4])
@@ -41,7 +41,7 @@ def test_half_cosine_ends():
     assert values[1][[0, 1, 3, 4]] == pytest.approx([0.0] * 4)
 
 
-def test_laplacians_are_cartesian_derivatives(rng):
+def test_reduced_derivatives_are_cartesian_derivatives(rng):
     x, u = rng.normal(size=3) * 2, rng.normal(size=3)
 
     def value(y):
@@ -49,19 +49,19 @@ def test_laplacians_are_cartesian_derivatives(rng):
 
     def gradient(y):
         r = np.array([np.linalg.norm(y)])
-        return y * laplacians(exponential(0.7, r, 2), r)[1, 0]
+        return y * reduced_derivatives(exponential(0.7, r, 2), r)[1, 0]
 
     r = np.array([np.linalg.norm(x)])
-    t = laplacians(exponential(0.7, r, 2), r)[:, 0]
+    t = reduced_derivatives(exponential(0.7, r, 2), r)[:, 0]
     assert_derivative(lambda h: value(x + h * u), gradient(x) @ u, noise=1e-13)
     assert_derivative(
         lambda h: gradient(x + h * u), (np.eye(3) * t[1] + np.outer(x, x) * t[2]) @ u, noise=1e-13
     )
 
 
-def test_laplacians_stop_at_order_two():
+def test_reduced_derivatives_stop_at_order_two():
     with pytest.raises(ValueError, match="at most 2"):
-        laplacians(np.ones((4, 2)), np.ones(2))
+        reduced_derivatives(np.ones((4, 2)), np.ones(2))
 
 
 @pytest.mark.parametrize("form", ["smooth", "original"])

@@ -208,9 +208,7 @@ class ForceMixingCalculator(Calculator):
             )
         self._regions = regions
         sites, faulty = self._label(atoms)
-        self._qm_mask = regions.qm
-        self._mm_mask = ~regions.qm & (regions.numbers != 3) & ~regions.frozen
-        self._mm_mask |= regions.buffer & ~regions.frozen
+        self._mm_mask = ~regions.qm & ~regions.frozen
         self._mm_rows = np.flatnonzero(self._mm_mask)
         clusters = (
             carve(atoms, regions.qm, regions.buffer, self.cluster, sites, faulty, self._whole_size())

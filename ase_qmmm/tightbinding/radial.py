@@ -6,7 +6,15 @@ from math import comb
 
 import numpy as np
 
-__all__ = ["leibniz", "polynomial", "exponential", "inverse_power", "logistic", "half_cosine", "laplacians"]
+__all__ = [
+    "leibniz",
+    "polynomial",
+    "exponential",
+    "inverse_power",
+    "logistic",
+    "half_cosine",
+    "reduced_derivatives",
+]
 
 
 def leibniz(f: np.ndarray, g: np.ndarray) -> np.ndarray:
@@ -65,7 +73,7 @@ def half_cosine(r: np.ndarray, start: float, stop: float, order: int) -> np.ndar
     return out
 
 
-def laplacians(f: np.ndarray, r: np.ndarray) -> np.ndarray:
+def reduced_derivatives(f: np.ndarray, r: np.ndarray) -> np.ndarray:
     """Powers 0, 1, 2 of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
 
     With ``t_k`` these, the Cartesian derivatives of f(|r|) are ``df/dr_c = r_c t_1`` and

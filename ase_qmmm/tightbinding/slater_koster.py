@@ -16,7 +16,7 @@ from itertools import product
 
 import numpy as np
 
-from .radial import inverse_power, laplacians, leibniz
+from .radial import inverse_power, leibniz, reduced_derivatives
 
 __all__ = ["CHANNELS", "shell_channels", "two_centre_block"]
 
@@ -159,7 +159,7 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
     order = radial.shape[1] - 1
     r = np.linalg.norm(vectors, axis=1)
     _, levels = _tables(l1, l2)
-    theta = laplacians(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
+    theta = reduced_derivatives(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
     powers = vectors.T[:, None, :] ** np.arange(l1 + l2 + 1)[None, :, None]  # (3, degree + 1, p)
 
     def polynomials(k: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Quantum model: tight-binding Hamiltonians, their spectra, and energies as sums over sites."""
 
 from .calculator import TightBinding, fermi_level
+from .hamiltonian import Hamiltonian
 from .nrl import NRLModel, model_names
 
-__all__ = ["NRLModel", "TightBinding", "fermi_level", "model_names"]
+__all__ = ["Hamiltonian", "NRLModel", "TightBinding", "fermi_level", "model_names"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from ..crystal import Crystal
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
 from ..taylor.force_constants import ForceConstants, stencil_hessian
-from .functionals import LevelFunctional, divided_differences, spectral_product
-from .matrices import Matrices, PatternDensity, build_matrices
-from .nrl import NRLModel
-from .response import force_response, plain_gradient
-from .spectrum import States, eigenstates, entropy, fermi, fermi_slopes, find_mu, reduced_kpoints
+from . import dense
+from .hamiltonian import Hamiltonian
+from .matrices import build_matrices, spin_channels
+from .models import load_model
+from .response import force_response
+from .spectrum import States, eigenstates, find_mu, reduced_kpoints
 
 __all__ = ["TightBinding", "fermi_level"]
 
@@ -36,8 +38,9 @@ class TightBinding(SiteCalculator):
 
     Parameters
     ----------
-    model : str
-        Parameter set, e.g. ``"nrl-Si-sp"``; see :func:`ase_qmmm.tightbinding.model_names`.
+    model : str or Hamiltonian
+        Parameter set, e.g. ``"nrl-Si-sp"``, see :func:`ase_qmmm.tightbinding.model_names`; or an own
+        :class:`~ase_qmmm.tightbinding.Hamiltonian`.
     kT : float
         Electronic temperature (eV).
     mu : float, optional
@@ -78,7 +81,7 @@ class TightBinding(SiteCalculator):
     @checked_keywords
     def __init__(
         self,
-        model: str = "nrl-Si-sp",
+        model: str | os.PathLike[str] | Hamiltonian = "nrl-Si-sp",
         *,
         kT: float = 0.1,
         mu: float | None = None,
@@ -88,7 +91,8 @@ class TightBinding(SiteCalculator):
         solver: str = "dense",
     ) -> None:
         super().__init__()
-        self.model = NRLModel(model, cutoff_form)
+        self.model = load_model(model, cutoff_form)
+        self.cutoff_form = cutoff_form
         self.kT = check_positive("kT", kT, "eV")
         if mu is not None and not np.isfinite(mu):
             raise ValueError(f"mu: got {mu!r}, expected a finite number (eV) or None")
@@ -124,13 +128,14 @@ class TightBinding(SiteCalculator):
             "mu": self.mu,
             "kpts": self.kpts,
             "energy": self.kind,
-            "cutoff_form": self.model.cutoff_form,
+            "cutoff_form": self.cutoff_form,
             "solver": self.solver,
         }
         if "mu" in changes and "energy" not in changes and (changes["mu"] is None) != (self.mu is None):
             options["energy"] = None if self.kind != "band" else "band"
         options.update(changes)
-        return TightBinding(self.model.name, **options)
+        changed = options["cutoff_form"] != self.cutoff_form
+        return TightBinding(self.model.name if changed else self.model, **options)
 
     def for_crystal(self, unit_cell: Atoms) -> TightBinding:
         """Same model with k-points that converge the bulk crystal (a sampled length of 50 Å or `kpts`)."""
@@ -162,107 +167,16 @@ class TightBinding(SiteCalculator):
 
     # -- evaluation ------------------------------------------------------------------------------------
 
-    def _solve(self, matrices: Matrices, atoms: Atoms) -> tuple[list[States], LevelFunctional]:
-        states = eigenstates(matrices, *reduced_kpoints(self.kpts, atoms))
-        mu = self.mu if self.mu is not None else find_mu(states, matrices.n_electrons, self.kT)
-        self.last_mu = mu
-        theta = 0.0
-        if self.kind == "band" and self.mu is None:
-            slopes = [s.weights[:, None] * fermi_slopes(s.levels, mu, self.kT)[0] for s in states]
-            total = sum(slope.sum() for slope in slopes)
-            moment = sum((slope * s.levels).sum() for slope, s in zip(slopes, states, strict=True))
-            theta = float(moment / total) if abs(total) > 1e-200 else mu
-        return states, LevelFunctional(self.kind, mu, self.kT, self.mu is None, theta)
-
     def evaluate(self, atoms: Atoms, weights: np.ndarray | None = None) -> SiteResult:
         """Weighted site energies and their exact gradient; see :class:`SiteCalculator`."""
         check_structure(atoms)
         site_weights = check_weights(weights, len(atoms))
         if len(atoms) == 0:
             return SiteResult(0.0, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)))
-        matrices = build_matrices(self.model, atoms, order=1)
-        states, functional = self._solve(matrices, atoms)
-        if site_weights is None:
-            d_h, d_m = plain_gradient(matrices, states, functional)
-            energies, entropic = self._site_energies(matrices, states, functional, d_h, d_m)
-            energy = float(energies.sum())
-        else:
-            d_h, d_m, values = self._weighted_gradient(matrices, states, functional, site_weights)
-            energies, entropic = matrices.site_traces(values), self._site_heat(matrices, states, functional)
-            energy = float(site_weights @ energies)
-        forces, virial = matrices.forces_and_virial(matrices.pair_gradients(d_h, d_m))
-        if not np.isfinite(energy) or not np.isfinite(forces).all():
+        result = dense.evaluate(self, atoms, site_weights)
+        if not np.isfinite(result.energy) or not np.isfinite(result.forces).all():
             raise NumericsError(f"{self!r}: energy or forces are not finite")
-        cold = energies + entropic / 2 if self.kind == "free" and self.mu is None else None
-        return SiteResult(energy, energies, forces, virial, cold)
-
-    def _site_energies(
-        self,
-        matrices: Matrices,
-        states: list[States],
-        functional: LevelFunctional,
-        d_h: PatternDensity,
-        d_m: PatternDensity,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Site energies (n,) of the functional and kT times site entropies (n,), eV."""
-        heat = self._site_heat(matrices, states, functional)
-        if functional.variational:
-            # D_H and -D_M are the density matrix and its energy-weighted version: no further product needed.
-            energies = -matrices.site_traces(d_m) - heat
-            if functional.kind == "grand":
-                energies -= functional.mu * matrices.site_traces(d_h)
-            return energies, heat
-        values = matrices.pattern()
-        for s in states:
-            matrices.gather(values, spectral_product(s, functional.values(s.levels)), s.kpoints, s.weights)
-        return matrices.site_traces(values), heat
-
-    @staticmethod
-    def _site_heat(matrices: Matrices, states: list[States], functional: LevelFunctional) -> np.ndarray:
-        """Product of kT and the site entropies (n,), eV; zero for the band energy, which has none."""
-        heat = matrices.pattern()
-        if functional.kind != "band":
-            for s in states:
-                # Only levels near mu carry entropy, so that this product is small.
-                factors = 2 * functional.kT * entropy(s.levels, functional.mu, functional.kT)
-                matrices.gather(heat, spectral_product(s, factors), s.kpoints, s.weights)
-        return matrices.site_traces(heat)
-
-    @staticmethod
-    def _weighted_gradient(
-        matrices: Matrices, states: list[States], functional: LevelFunctional, site_weights: np.ndarray
-    ) -> tuple[PatternDensity, PatternDensity, PatternDensity]:
-        """``D_H``, ``D_M`` and ``P = C g C^H`` for given site weights."""
-        d_h, d_m, p = matrices.pattern(), matrices.pattern(), matrices.pattern()
-        orbital_weights = site_weights[matrices.atom_of_orbital]
-        rows = np.flatnonzero(orbital_weights)
-        mu_slope, number_slope = 0.0, 0.0
-        for s in states:
-            c, adjoint = s.vectors, s.vectors.conj().swapaxes(1, 2)
-            g = functional.values(s.levels)
-            g_eps, g_mu = functional.slopes(s.levels)
-            mc = matrices.overlap(s.kpoints)[:, rows] @ c
-            half = adjoint[:, :, rows] @ (orbital_weights[rows, None] * mc)
-            q = (half + half.conj().swapaxes(1, 2)) / 2
-            mu_slope += float(s.weights @ (np.diagonal(q, axis1=1, axis2=2).real * g_mu).sum(axis=1))
-            f1 = fermi_slopes(s.levels, functional.mu, functional.kT)[0]
-            number_slope += float(s.weights @ f1.sum(axis=1))
-            difference = divided_differences(s.levels, g, g_eps, functional.kT)
-            matrices.gather(d_h, c @ (q * difference) @ adjoint, s.kpoints, s.weights)
-            difference = divided_differences(s.levels, s.levels * g, g + s.levels * g_eps, functional.kT)
-            matrices.gather(d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
-            matrices.gather(p, spectral_product(s, g), s.kpoints, s.weights)
-        d_m.diagonal += orbital_weights * p.diagonal
-        for k, (pairs, block) in enumerate(zip(matrices.groups, p.blocks, strict=True)):
-            mean = (site_weights[pairs.i] + site_weights[pairs.j]) / 2
-            d_m.blocks[k] += block * mean[:, None, None]
-        if functional.fixed_number and abs(number_slope) > 1e-200:
-            # The number of electrons is fixed: d mu = sum f' d eps / sum f'.
-            for s in states:
-                factors = mu_slope / number_slope * fermi_slopes(s.levels, functional.mu, functional.kT)[0]
-                matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
-                matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
-        return d_h, d_m, p
+        return result
 
     # -- derivatives at the crystal ------------------------------------------------------------------------
 
@@ -297,9 +211,11 @@ class TightBinding(SiteCalculator):
                 "mu: the force response is at fixed chemical potential; use with_options(mu=...)"
             )
         check_structure(atoms)
-        matrices = build_matrices(self.model, atoms, order=2)
-        states, functional = self._solve(matrices, atoms)
-        return force_response(matrices, states, functional, directions, progress=progress)
+        solution = dense.solve(self, atoms, order=2)
+        changes = np.zeros_like(directions)
+        for matrices, states in solution:
+            changes += force_response(matrices, states, solution.functional, directions, progress=progress)
+        return changes
 
     def force_constants(self, crystal: Crystal, cutoff: float, *, progress: bool = False) -> ForceConstants:
         """Exact second derivatives of the energy at the infinite crystal within `cutoff` (Å).
@@ -330,7 +246,7 @@ class TightBinding(SiteCalculator):
     # -- spectra -----------------------------------------------------------------------------------------
 
     def eigenvalues(self, atoms: Atoms, kpts: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """Levels (n_k, N) in eV, ascending, and the weights (n_k,) of the k-points.
+        """Levels (n_k, N) in eV, ascending, and the weights (n_k,) of the k-points (of each spin in turn).
 
         Parameters
         ----------
@@ -343,18 +259,13 @@ class TightBinding(SiteCalculator):
 
     def _states(self, atoms: Atoms, kpts: Any = None) -> list[States]:
         check_structure(atoms)
-        matrices = build_matrices(self.model, atoms, order=0)
-        return eigenstates(matrices, *reduced_kpoints(self.kpts if kpts is None else kpts, atoms))
+        points = reduced_kpoints(self.kpts if kpts is None else kpts, atoms)
+        return [s for m in spin_channels(self.model, atoms, order=0) for s in eigenstates(m, *points)]
 
     def charges(self, atoms: Atoms) -> np.ndarray:
         """Mulliken electron number of each atom (n,)."""
-        matrices = build_matrices(self.model, atoms, order=0)
-        states, functional = self._solve(matrices, atoms)
-        density = matrices.pattern()
-        for s in states:
-            factors = 2 * fermi(s.levels, functional.mu, functional.kT)
-            matrices.gather(density, spectral_product(s, factors), s.kpoints, s.weights)
-        return matrices.site_traces(density)
+        check_structure(atoms)
+        return dense.populations(dense.solve(self, atoms, order=0))
 
 
 def cell_heights(atoms: Atoms) -> np.ndarray:

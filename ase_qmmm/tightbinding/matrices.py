@@ -15,10 +15,10 @@ from scipy.sparse import coo_array
 
 from ..errors import StructureError
 from ..neighbours import check_separations, half_pairs
-from .nrl import NRLModel
+from .hamiltonian import Hamiltonian
 from .slater_koster import two_centre_block
 
-__all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices"]
+__all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices", "spin_channels"]
 
 
 @dataclass
@@ -62,8 +62,9 @@ def _cartesian(radial: np.ndarray, vectors: np.ndarray, r: np.ndarray) -> tuple[
 class Matrices:
     """Pair blocks and on-site terms of one structure (see :func:`build_matrices`)."""
 
-    def __init__(self, model: NRLModel, atoms: Atoms, order: int) -> None:
+    def __init__(self, model: Hamiltonian, atoms: Atoms, order: int, spin: int = 0) -> None:
         self.model = model
+        self.spin = spin
         self.n_atoms = len(atoms)
         self.order = order
         self.species = _species(model, atoms)
@@ -104,7 +105,7 @@ class Matrices:
         sizes: np.ndarray,
     ) -> PairGroup:
         a, b = species
-        radial = self.model.two_centre(a, b, distances, self.order)
+        radial = self.model.two_centre(a, b, distances, self.order, self.spin)
         na, nb = int(sizes[a]), int(sizes[b])
         shapes = [(len(i), *(3,) * k, na, nb) for k in range(self.order + 1)]
         hopping = tuple(np.zeros(s) for s in shapes)
@@ -120,8 +121,12 @@ class Matrices:
                         target[k][block] = values
                 column += 2 * l2 + 1
             row += 2 * l1 + 1
-        density_ij = _cartesian(self.model.density(a, b, distances, self.order), vectors, distances)
-        density_ji = _cartesian(self.model.density(b, a, distances, self.order), vectors, distances)
+        density_ij = _cartesian(
+            self.model.density(a, b, distances, self.order, self.spin), vectors, distances
+        )
+        density_ji = _cartesian(
+            self.model.density(b, a, distances, self.order, self.spin), vectors, distances
+        )
         return PairGroup(
             species=species,
             i=i,
@@ -132,8 +137,8 @@ class Matrices:
             columns=self.first_orbital[j][:, None] + np.arange(nb),
             hopping=hopping,
             overlap=overlap,
-            density_ij=density_ij,
-            density_ji=density_ji,
+            density_ij=_cartesian(rho_ij, vectors, distances),
+            density_ji=_cartesian(rho_ji, vectors, distances),
         )
 
     def _add_onsite(self) -> None:
@@ -149,7 +154,7 @@ class Matrices:
             mask = self.species == centre
             orbitals = mask[self.atom_of_orbital]
             for t in range(n_species):
-                values = self.model.onsite(centre, t, rho[t, mask], self.order)
+                values = self.model.onsite(centre, t, rho[t, mask], self.order, self.spin)
                 self.onsite[t][:, orbitals] = values.reshape(self.order + 1, -1)
 
     def phases(self, group: PairGroup, kpoints: np.ndarray) -> np.ndarray | None:
@@ -251,7 +256,7 @@ def is_real(kpoints: np.ndarray) -> bool:
     return bool(np.all(np.abs(2 * kpoints - np.rint(2 * kpoints)) < 1e-12))
 
 
-def _species(model: NRLModel, atoms: Atoms) -> np.ndarray:
+def _species(model: Hamiltonian, atoms: Atoms) -> np.ndarray:
     match = atoms.numbers[:, None] == model.numbers
     unknown = ~match.any(axis=1)
     if unknown.any():
@@ -264,12 +269,17 @@ def _species(model: NRLModel, atoms: Atoms) -> np.ndarray:
     return species
 
 
-def build_matrices(model: NRLModel, atoms: Atoms, order: int = 1) -> Matrices:
-    """Blocks of the Hamiltonian (eV) and overlap with derivatives up to `order` (0, 1 or 2).
+def build_matrices(model: Hamiltonian, atoms: Atoms, order: int = 1, spin: int = 0) -> Matrices:
+    """Blocks of the Hamiltonian (eV) and overlap of one spin, with derivatives up to `order`.
 
     Raises
     ------
     StructureError
         Positions or cell not finite, atoms closer than ``model.minimum_distance``, unknown elements.
     """
-    return Matrices(model, atoms, order)
+    return Matrices(model, atoms, order, spin)
+
+
+def spin_channels(model: Hamiltonian, atoms: Atoms, order: int = 1) -> list[Matrices]:
+    """The matrices of each spin of the model (one, unless it distinguishes spins)."""
+    return [build_matrices(model, atoms, order, spin) for spin in range(model.n_spin)]

@@ -14,8 +14,8 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 
+from .hamiltonian import Hamiltonian
 from .radial import exponential, half_cosine, leibniz, logistic, polynomial
 from .slater_koster import shell_channels
 
@@ -49,10 +49,10 @@ def _unsupported(parameters: dict[str, Any]) -> str | None:
     ):
         if parameters.get(key):
             return text
-    return "spin-polarised parameters" if parameters.get("n_spin", 1) != 1 else None
+    return None
 
 
-class NRLModel:
+class NRLModel(Hamiltonian):
     """One NRL parameter set, as radial functions in eV and Å.
 
     Parameters
@@ -71,8 +71,6 @@ class NRLModel:
         Separation (Å) below which a pair of atoms is refused as overlapping.
     """
 
-    minimum_distance = 0.5
-
     def __init__(self, name: str, cutoff_form: str = "smooth") -> None:
         if cutoff_form not in ("smooth", "original"):
             raise ValueError(f"cutoff_form: got {cutoff_form!r}, expected 'smooth' or 'original'")
@@ -90,8 +88,8 @@ class NRLModel:
         self._set = sets[key]
         self.citation: str = self._set["citation"]
         self.symbols: tuple[str, ...] = tuple(s["symbol"] for s in self._set["species"])
-        self.numbers = np.array([atomic_numbers[s] for s in self.symbols])
         self.shells: tuple[tuple[int, ...], ...] = tuple(tuple(s["shells"]) for s in self._set["species"])
+        self.n_spin: int = self._set["n_spin"]
         self.n_electrons = np.array([float(s["n_electrons"]) for s in self._set["species"]])
         self._pairs = {(p["first"], p["second"]): p for p in self._set["pairs"]}
         self._onsite = {(p["centre"], p["neighbour"]): p["abcd"] for p in self._set["onsite"]}
@@ -119,25 +117,9 @@ class NRLModel:
         return f * scale[:, None]
 
     def two_centre(
-        self, a: int, b: int, distances: np.ndarray, order: int
+        self, a: int, b: int, distances: np.ndarray, order: int, spin: int = 0
     ) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
-        """Hopping (eV) and overlap functions between species `a` (first atom) and `b`.
-
-        Parameters
-        ----------
-        a, b : int
-            Positions in :attr:`symbols`.
-        distances : ndarray, shape (p,)
-            Å.
-        order : int
-            Highest derivative.
-
-        Returns
-        -------
-        dict
-            For each pair of shells (l1, l2): arrays (n_channels, order + 1, p) of hopping and overlap
-            with derivatives in eV/Å^k and 1/Å^k.
-        """
+        """Hopping (eV) and overlap functions; see :meth:`Hamiltonian.two_centre`."""
         r = distances / BOHR
         fade = self._fade(a, b, r, order)
         cache: dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]] = {}
@@ -150,7 +132,7 @@ class NRLModel:
                 hopping, overlap = [], []
                 for channel in shell_channels(l1, l2):
                     if (*key, channel) not in cache:
-                        cache[(*key, channel)] = self._channel(key, channel, r, fade, order)
+                        cache[(*key, channel)] = self._channel(key, channel, r, fade, order, spin)
                     h, s = cache[(*key, channel)]
                     hopping.append(h)
                     overlap.append(s)
@@ -161,11 +143,11 @@ class NRLModel:
         return out
 
     def _channel(
-        self, key: tuple[str, str], channel: str, r: np.ndarray, fade: np.ndarray, order: int
+        self, key: tuple[str, str], channel: str, r: np.ndarray, fade: np.ndarray, order: int, spin: int
     ) -> tuple[np.ndarray, np.ndarray]:
         pair = self._pairs[key]
-        h = pair["hopping"][channel][0]
-        s = pair["overlap"][channel][0]
+        h = pair["hopping"][channel][spin]
+        s = pair["overlap"][channel][spin]
         hopping = leibniz(leibniz(polynomial(h[:3], r, order), exponential(h[3], r, order)), fade)
         coefficients = s[:3]
         if self._set["overlap_zero_limit"] and key[0] == key[1]:
@@ -173,14 +155,16 @@ class NRLModel:
         overlap = leibniz(leibniz(polynomial(coefficients, r, order), exponential(s[3], r, order)), fade)
         return hopping, overlap
 
-    def density(self, centre: int, neighbour: int, distances: np.ndarray, order: int) -> np.ndarray:
+    def density(
+        self, centre: int, neighbour: int, distances: np.ndarray, order: int, spin: int = 0
+    ) -> np.ndarray:
         """Contribution of one neighbour to the on-site density, with derivatives (order + 1, p), 1/Å^k."""
         r = distances / BOHR
-        rate = self._set["species"][neighbour]["lambda_sq"][0]
+        rate = self._set["species"][neighbour]["lambda_sq"][spin]
         density = leibniz(exponential(rate, r, order), self._fade(centre, neighbour, r, order))
         return self._in_angstrom(density, energy=False)
 
-    def onsite(self, centre: int, neighbour: int, rho: np.ndarray, order: int) -> np.ndarray:
+    def onsite(self, centre: int, neighbour: int, rho: np.ndarray, order: int, spin: int = 0) -> np.ndarray:
         """On-site terms of each orbital from the density of one species of neighbours.
 
         ``h_l = a + b rho^(2/3) + c rho^(4/3) + d rho^2`` (a only from the centre's own species).
@@ -195,7 +179,7 @@ class NRLModel:
         out = np.zeros((order + 1, len(rho), sum(2 * l + 1 for l in self.shells[centre])))
         start = 0
         for l in self.shells[centre]:
-            a, *bcd = table["spd"[l]][0]
+            a, *bcd = table["spd"[l]][spin]
             a = a if centre == neighbour else 0.0
             for k in range(order + 1):
                 value = np.full(len(rho), a if k == 0 else 0.0)

@@ -35,14 +35,14 @@ def _transformed(perturbation: np.ndarray, states: States) -> np.ndarray:
 
 def plain_gradient(
     matrices: Matrices, states: list[States], functional: LevelFunctional
-) -> tuple[PatternDensity, PatternDensity]:
+) -> tuple[PatternDensity, PatternDensity, None]:
     """``D_H`` and ``D_M`` of the whole energy: ``dE = Tr(D_H dH) + Tr(D_M dM)`` (Hellmann and Feynman)."""
     d_h, d_m = matrices.pattern(), matrices.pattern()
     for s in states:
         factors = functional.weights(s.levels)
         matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
         matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
-    return d_h, d_m
+    return d_h, d_m, None
 
 
 def force_response(
@@ -71,7 +71,7 @@ def force_response(
     ndarray, shape (m, n, 3)
         eV/Å: the negative Hessian times each direction.
     """
-    d_h, d_m = plain_gradient(matrices, states, functional)
+    d_h, d_m, _ = plain_gradient(matrices, states, functional)
     changes = [_Change(matrices, u) for u in displacements]
     responses = [(matrices.pattern(), matrices.pattern()) for _ in changes]
     bar = tqdm(

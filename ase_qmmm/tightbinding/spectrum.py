@@ -20,12 +20,17 @@ __all__ = ["States", "reduced_kpoints", "eigenstates", "fermi", "fermi_slopes", 
 
 @dataclass
 class States:
-    """Eigenstates at a batch of k-points: ``H C = M C diag(levels)``, ``C^H M C = 1``."""
+    """Eigenstates at a batch of k-points: ``H C = M C diag(levels)``, ``C^H M C = 1``.
+
+    Weights sum to one over all k-points and spins, so that two electrons per level times weight is right for
+    models with and without spin.
+    """
 
     kpoints: np.ndarray  # (k, 3) scaled
     weights: np.ndarray  # (k,)
     levels: np.ndarray  # (k, N) eV
     vectors: np.ndarray  # (k, N, N)
+    spin: int = 0
 
 
 # Up to this size all k-points are solved in one batched call, which saves the overhead of each.
@@ -81,6 +86,7 @@ def eigenstates(matrices: Matrices, kpoints: np.ndarray, weights: np.ndarray) ->
         eigenvalue and the closest pair.
     """
     n = matrices.size
+    weights = weights / matrices.model.n_spin
     if n == 0:
         return []
     states = []
@@ -93,7 +99,7 @@ def eigenstates(matrices: Matrices, kpoints: np.ndarray, weights: np.ndarray) ->
             levels, vectors = solve(matrices, k)
         except (LinAlgError, np.linalg.LinAlgError) as error:
             raise _overlap_error(matrices, k) from error
-        states.append(States(k, weights[batch], levels, vectors))
+        states.append(States(k, weights[batch], levels, vectors, matrices.spin))
     return states
 
 

@@ -121,12 +121,8 @@ class Matrices:
                         target[k][block] = values
                 column += 2 * l2 + 1
             row += 2 * l1 + 1
-        density_ij = _cartesian(
-            self.model.density(a, b, distances, self.order, self.spin), vectors, distances
-        )
-        density_ji = _cartesian(
-            self.model.density(b, a, distances, self.order, self.spin), vectors, distances
-        )
+        rho_ij = self.model.density(a, b, distances, self.order, self.spin)
+        rho_ji = self.model.density(b, a, distances, self.order, self.spin)
         return PairGroup(
             species=species,
             i=i,

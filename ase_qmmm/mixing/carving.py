@@ -14,11 +14,9 @@ from itertools import product
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import cKDTree
 
+from ..components import connected_sets
 from ..errors import StructureError
 from ..lattice_sites import LatticeSites
 from ..neighbours import neighbour_pairs, unwrap
@@ -29,9 +27,6 @@ log = logging.getLogger(__name__)
 
 CLUSTER_KINDS = ("auto", "periodic", "open")
 AS_LARGE = "the box around the qm and buffer atoms is as large as the system"
-# Atoms closer than this times the sum of their covalent radii belong together: second neighbours, so that the
-# atoms around a vacancy are one cluster.
-LINK = 1.9
 IMAGE_GAP = 4.0  # Å between the qm atoms of a periodic box and their images, at least
 VACUUM = 6.0  # Å around open clusters, for calculators that need a cell
 
@@ -106,7 +101,7 @@ def carve(
     if members.all():
         return [_whole(system, qm)]
     clusters = []
-    for index, shifts, wrapped in _components(system, np.flatnonzero(members)):
+    for index, shifts, wrapped in connected_sets(system, np.flatnonzero(members)):
         mine = qm[index]
         if not mine.any():
             continue
@@ -145,36 +140,6 @@ def _bare(system: Atoms) -> Atoms:
         if name in system.arrays:
             bare.set_array(name, system.arrays[name].copy())
     return bare
-
-
-def _components(system: Atoms, members: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Connected sets of atoms: their numbers, the cells (m, 3) that connect them, the axes they wrap."""
-    cutoffs = LINK * covalent_radii[system.numbers[members]]
-    sub = Atoms(
-        numbers=system.numbers[members], positions=system.positions[members], cell=system.cell, pbc=system.pbc
-    )
-    i, j, d, S = neighbour_pairs(sub, 2 * float(cutoffs.max()), "ijdS")
-    linked = d < cutoffs[i] + cutoffs[j]
-    i, j, S = i[linked], j[linked], S[linked]
-    m = len(members)
-    graph = coo_array((np.ones(len(i)), (i, j)), shape=(m, m)).tocsr()
-    count, label = connected_components(graph, directed=False)
-    # One connecting cell for each pair of atoms; others show up as wraps below.
-    keys, first = np.unique(i * m + j, return_index=True)
-    shifts = np.zeros((m, 3), dtype=int)
-    for component in range(count):
-        root = int(np.argmax(label == component))
-        order, parents = breadth_first_order(graph, root, directed=False)
-        edges = first[np.searchsorted(keys, parents[order[1:]].astype(np.int64) * m + order[1:])]
-        for node, edge in zip(order[1:], edges, strict=True):
-            shifts[node] = shifts[i[edge]] + S[edge]
-    turns = shifts[i] + S - shifts[j]
-    out = []
-    for component in range(count):
-        mine = np.flatnonzero(label == component)
-        wrapped = (turns[label[i] == component] != 0).any(axis=0)
-        out.append((members[mine], shifts[mine], wrapped))
-    return out
 
 
 def _open(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -26,6 +26,13 @@ __all__ = ["TightBinding", "fermi_level"]
 CRYSTAL_LENGTH = 50.0
 CLUSTER_LENGTH = 20.0
 RESPONSE_LENGTH = 30.0
+
+
+class Solver(Protocol):
+    """How site energies are computed, where not from the whole spectrum."""
+
+    def evaluate(self, calc: TightBinding, atoms: Atoms, weights: np.ndarray | None) -> SiteResult:
+        """See :meth:`TightBinding.evaluate`."""
 
 
 class TightBinding(SiteCalculator):
@@ -53,8 +60,8 @@ class TightBinding(SiteCalculator):
         the Helmholtz free energy as ``free_energy`` and its extrapolation to kT = 0 as ``energy``.
     cutoff_form : {"smooth", "original"}
         How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel`.
-    solver : {"dense"}
-        LAPACK on dense matrices.
+    solver : "dense" or an object
+        ``"dense"``: LAPACK on dense matrices; :class:`Embedded`: a cluster in frozen surroundings.
 
     Raises
     ------
@@ -88,7 +95,7 @@ class TightBinding(SiteCalculator):
         kpts: Any = (1, 1, 1),
         energy: str | None = None,
         cutoff_form: str = "smooth",
-        solver: str = "dense",
+        solver: str | Solver = "dense",
     ) -> None:
         super().__init__()
         self.model = load_model(model, cutoff_form)
@@ -99,8 +106,8 @@ class TightBinding(SiteCalculator):
         self.mu = None if mu is None else float(mu)
         if energy not in (None, "free", "grand", "band"):
             raise ValueError(f"energy: got {energy!r}, expected 'free', 'grand' or 'band'")
-        if solver != "dense":
-            raise ValueError(f"solver: got {solver!r}, expected 'dense'")
+        if solver != "dense" and not hasattr(solver, "evaluate"):
+            raise ValueError(f"solver: got {solver!r}, expected 'dense' or an object such as Embedded(...)")
         self.kind = energy or ("free" if mu is None else "grand")
         if self.kind == "grand" and mu is None:
             raise ValueError("energy: 'grand' needs a chemical potential, give mu (eV)")
@@ -173,10 +180,22 @@ class TightBinding(SiteCalculator):
         site_weights = check_weights(weights, len(atoms))
         if len(atoms) == 0:
             return SiteResult(0.0, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)))
-        result = dense.evaluate(self, atoms, site_weights)
+        if isinstance(self.solver, str):
+            result = dense.evaluate(self, atoms, site_weights)
+        else:
+            result = self.solver.evaluate(self, atoms, site_weights)
         if not np.isfinite(result.energy) or not np.isfinite(result.forces).all():
             raise NumericsError(f"{self!r}: energy or forces are not finite")
         return result
+
+    def evaluate_sites(self, atoms: Atoms, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Site energies and forces, right on `sites` only; see :class:`SiteCalculator`."""
+        own = getattr(self.solver, "evaluate_sites", None)
+        if own is None:
+            return super().evaluate_sites(atoms, sites)
+        check_structure(atoms)
+        energies, forces = own(self, atoms, sites)
+        return energies, forces
 
     # -- derivatives at the crystal ------------------------------------------------------------------------
 

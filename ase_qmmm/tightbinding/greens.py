@@ -16,8 +16,8 @@ __all__ = ["CrystalMatrices"]
 class CrystalMatrices:
     """H, M and ``G(z) = (z M - H)^-1`` of a perfect crystal, by differences of lattice sites.
 
-    ``X(R)_ab = (1/K) sum_k exp(-2 pi i k.R) X(k)_ab`` on a grid of K k-points: exact for H and M, and for G up
-    to its periodic images on the grid, which decay exponentially with the extent of the grid.
+    ``X(R)_ab = (1/K) sum_k exp(-2 pi i k.R) X(k)_ab`` on a grid of K k-points: exact for H and M, and for G
+    up to its periodic images on the grid, which decay exponentially with the extent of the grid.
 
     Parameters
     ----------
@@ -27,9 +27,14 @@ class CrystalMatrices:
         k-points along each of the d lattice vectors; G is right for distances well below half the extent
         of the grid times the lattice vector.
     spin : int
+    kpoint : array_like, shape (d,), optional
+        Added to the grid: with one grid point along a lattice vector, sums over images along it carry the
+        Bloch factors of this k.
     """
 
-    def __init__(self, model: Hamiltonian, crystal: Crystal, grid: Any, spin: int = 0) -> None:
+    def __init__(
+        self, model: Hamiltonian, crystal: Crystal, grid: Any, spin: int = 0, kpoint: Any = 0.0
+    ) -> None:
         self.crystal = crystal
         self.grid = tuple(int(n) for n in np.broadcast_to(grid, len(crystal.lattice)))
         cell = crystal.unit_cell
@@ -37,7 +42,7 @@ class CrystalMatrices:
         #: First orbital of each basis atom, and the number of orbitals of the cell last.
         self.first_orbital = matrices.first_orbital
         axes = [np.arange(n) / n for n in self.grid]
-        mesh = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self.grid))
+        mesh = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self.grid)) + kpoint
         kpoints = np.zeros((len(mesh), 3))
         kpoints[:, np.flatnonzero(cell.pbc)] = mesh
         self._h = matrices.hamiltonian(kpoints).astype(complex)
@@ -62,27 +67,31 @@ class CrystalMatrices:
         out: np.ndarray = np.fft.fftn(of_k.reshape(shape), axes=tuple(range(len(self.grid))), norm="forward")
         return out
 
-    def gather(self, lattice_function: np.ndarray, basis: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Dense matrix (N, N) over the orbitals of given sites.
+    def indices(self, basis: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Where the matrix elements of given sites lie in the flattened ``X(R)``.
 
         Parameters
         ----------
-        lattice_function : ndarray, shape (*grid, N_cell, N_cell)
-            X(R): element (i a, j b) of the result is ``X(cell_j - cell_i)_ab``.
         basis : ndarray of int, shape (n,)
             Basis atom of each site.
         cells : ndarray of int, shape (n, d)
+
+        Returns
+        -------
+        ndarray of int, shape (N, N)
+            Element (i a, j b) is ``X(cell_j - cell_i)_ab``.
         """
+        size = self._h.shape[-1]
         counts = np.diff(self.first_orbital)[basis]
-        orbital = np.concatenate(
-            [self.first_orbital[b] + np.arange(c) for b, c in zip(basis, counts, strict=True)]
-        )
         site = np.repeat(np.arange(len(basis)), counts)
-        difference = cells[site][None, :, :] - cells[site][:, None, :]
-        index = np.zeros(difference.shape[:2], dtype=np.int64)
+        within = np.arange(len(site)) - np.repeat(np.cumsum(counts) - counts, counts)
+        orbital = self.first_orbital[basis][site] + within
+        index = np.zeros((len(site), len(site)), dtype=np.int64)
         for axis, n in enumerate(self.grid):
-            index = index * n + difference[:, :, axis] % n
-        size = lattice_function.shape[-1]
-        flat = lattice_function.reshape(-1)
-        out: np.ndarray = flat[(index * size + orbital[:, None]) * size + orbital[None, :]]
-        return out
+            index *= n
+            index += (cells[site, axis] - cells[site, axis][:, None]) % n
+        index *= size
+        index += orbital[:, None]
+        index *= size
+        index += orbital
+        return index

@@ -18,7 +18,7 @@ from ..neighbours import check_separations, half_pairs
 from .hamiltonian import Hamiltonian
 from .slater_koster import two_centre_block
 
-__all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices", "spin_channels"]
+__all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices", "cartesian", "spin_channels"]
 
 
 @dataclass
@@ -46,7 +46,7 @@ class PatternDensity:
     blocks: list[np.ndarray]  # per group (p, a, b), element (i a, j b)
 
 
-def _cartesian(radial: np.ndarray, vectors: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, ...]:
+def cartesian(radial: np.ndarray, vectors: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, ...]:
     """Value, gradient and second derivative with respect to the vector of a function of its length."""
     out: list[np.ndarray] = [radial[0]]
     if len(radial) > 1:
@@ -133,17 +133,22 @@ class Matrices:
             columns=self.first_orbital[j][:, None] + np.arange(nb),
             hopping=hopping,
             overlap=overlap,
-            density_ij=_cartesian(rho_ij, vectors, distances),
-            density_ji=_cartesian(rho_ji, vectors, distances),
+            density_ij=cartesian(rho_ij, vectors, distances),
+            density_ji=cartesian(rho_ji, vectors, distances),
         )
 
-    def _add_onsite(self) -> None:
-        n_species = len(self.model.symbols)
-        rho = np.zeros((n_species, self.n_atoms))
+    def _densities(self) -> np.ndarray:
+        """On-site density (n_species, n) of the neighbours of each species around each atom."""
+        rho = np.zeros((len(self.model.symbols), self.n_atoms))
         for g in self.groups:
             a, b = g.species
             rho[b] += np.bincount(g.i, g.density_ij[0], self.n_atoms)
             rho[a] += np.bincount(g.j, g.density_ji[0], self.n_atoms)
+        return rho
+
+    def _add_onsite(self) -> None:
+        n_species = len(self.model.symbols)
+        rho = self._densities()
         # onsite[t][k][orbital]: k-th derivative with respect to the density of species t around its atom
         self.onsite = np.zeros((n_species, self.order + 1, self.size))
         for centre in range(n_species):

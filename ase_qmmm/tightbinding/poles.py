@@ -8,8 +8,8 @@ on the spectrum. The error of the matrix function is that of the scalar identity
 from: a dense matrix, a perfect crystal, or a cluster with a self-energy.
 
 Poles come from the adaptive rational approximation of Nakatsukasa, Sète and Trefethen (SIAM J. Sci. Comput.
-40, A1494 (2018)) of the occupation, of the occupation times energy and of the grand potential together, and are
-then polished by variable projection (Golub and Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)). Half as
+40, A1494 (2018)) of the occupation, of the occupation times energy and of the grand potential together, and
+are then polished by variable projection (Golub and Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)). Half as
 many poles reach a given error as with contour quadrature (docs/embedding.md).
 """
 

@@ -1,0 +1,482 @@
+"""The cluster of an embedding: which atoms it holds, how they sit in the reference, its self-energy."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import kpts2sizeandoffsets
+from scipy.spatial import cKDTree
+
+from ..components import connected_sets
+from ..crystal import Crystal
+from ..errors import StructureError
+from ..lattice_sites import lattice_sites
+from ..neighbours import neighbour_pairs, unwrap
+from .poles import FermiPoles, fermi_poles
+from .self_energy import CrystalSites, GeometrySites, Reference, SelfEnergy
+from .spectrum import reduced_kpoints
+from .surroundings import ClusterMatrices
+
+if TYPE_CHECKING:
+    from .calculator import TightBinding
+    from .embedding import Embedded
+
+__all__ = ["EmbeddedCluster", "embed"]
+
+log = logging.getLogger(__name__)
+
+FORMAT = "ase_qmmm-self-energy-1"
+
+
+@dataclass
+class EmbeddedCluster:
+    """Atoms of one embedded cluster and what acts on them.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (m,)
+        Atoms of the system that make up the cluster.
+    asked : ndarray of bool, shape (m,)
+        Those asked for; the others are buffer.
+    passive : ndarray of int, shape (p,)
+        Atoms outside that the on-site terms of the cluster feel.
+    kpoints, kweights : ndarray, shapes (k, 3), (k,)
+        Scaled k-points along axes along which the cluster is periodic.
+    poles : FermiPoles
+    sigma : list of ndarray, shape (k, q, b, b)
+        Self-energy (eV) of each spin on the orbitals of the boundary.
+    change : float
+        Change (eV) of the self-energy with the last refinement of its k-grid.
+    """
+
+    index: np.ndarray
+    asked: np.ndarray
+    passive: np.ndarray
+    anchors: np.ndarray
+    offsets: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    kpoints: np.ndarray
+    kweights: np.ndarray
+    poles: FermiPoles
+    sigma: list[np.ndarray]
+    change: float
+    boundary_block: tuple[np.ndarray, ...]
+    skin: float
+
+    def __repr__(self) -> str:
+        return (
+            f"EmbeddedCluster({len(self.index)} atoms, {int(self.asked.sum())} asked for, "
+            f"{len(self.kpoints)} k-points, {len(self.poles.poles)} poles with error {self.poles.error:.1e}, "
+            f"self-energy to {self.change:.1e} eV)"
+        )
+
+    def _positions(self, atoms: Atoms) -> np.ndarray:
+        everyone = np.concatenate([self.index, self.passive])
+        return unwrap(atoms.positions[everyone], self.anchors, atoms.cell.array, atoms.pbc)
+
+    def holds(self, atoms: Atoms) -> bool:
+        """Whether no atom has moved so far that others might have come into range."""
+        moved = np.linalg.norm(self._positions(atoms) - self.anchors, axis=1)
+        return bool(moved.max(initial=0.0) < self.skin)
+
+    def matrices(self, calc: TightBinding, atoms: Atoms, order: int) -> Iterator[tuple[ClusterMatrices, int]]:
+        """Matrices of the cluster at the positions of `atoms`, for each spin."""
+        everyone = np.concatenate([self.index, self.passive])
+        sub = Atoms(
+            numbers=atoms.numbers[everyone],
+            positions=self._positions(atoms) + self.offsets,
+            cell=self.cell,
+            pbc=self.pbc,
+        )
+        for spin in range(calc.model.n_spin):
+            yield ClusterMatrices(calc.model, sub, len(self.index), order, spin), spin
+
+    def scatter(self, values: np.ndarray, target: np.ndarray) -> None:
+        """Add the values (m + p, 3) of cluster and passive atoms to those of the system (n, 3)."""
+        np.add.at(target, np.concatenate([self.index, self.passive]), values)
+
+
+# Atoms may move by this (Å) before the surroundings of a cluster are looked for again.
+SKIN = 0.5
+
+
+def embed(
+    solver: Embedded, calc: TightBinding, atoms: Atoms, sites: np.ndarray, buffer: float
+) -> list[EmbeddedCluster]:
+    """Clusters around the atoms of the mask `sites`, with their self-energies."""
+    i, j = neighbour_pairs(atoms, buffer, "ij")
+    members = sites.copy()
+    members[j[sites[i]]] = True
+    labels = _labels(solver.reference, atoms)
+    clusters = []
+    for index, shifts, wrapped in connected_sets(atoms, np.flatnonzero(members)):
+        if not sites[index].any():
+            continue
+        order = np.argsort(index)
+        clusters.append(
+            _embed_one(solver, calc, atoms, sites, (index[order], shifts[order], wrapped & atoms.pbc), labels)
+        )
+    return clusters
+
+
+def _labels(reference: Crystal | Atoms, atoms: Atoms) -> Any:
+    """Sites of all atoms in the reference."""
+    if isinstance(reference, Crystal):
+        match = reference.match(atoms, 1.2 * reference.nearest_neighbour_distance)
+        found = lattice_sites(match, atoms)
+        if found is None:
+            raise StructureError(
+                f"reference: the atoms are not one lattice of {reference!r} with point defects; for a "
+                "dislocation give the atoms of its predictor as reference"
+            )
+        return found
+    from .embedding import check_cell
+
+    check_cell(reference, atoms)
+    return None
+
+
+def _embed_one(
+    solver: Embedded,
+    calc: TightBinding,
+    atoms: Atoms,
+    sites: np.ndarray,
+    piece: tuple[np.ndarray, np.ndarray, np.ndarray],
+    labels: Any,
+) -> EmbeddedCluster:
+    index, shifts, wrapped = piece
+    reach = calc.model.cutoff + 2 * SKIN
+    placed = atoms.positions[index] + shifts @ atoms.cell.array
+    passive, passive_offsets = _near(atoms, index, shifts, wrapped, reach)
+    everyone = np.concatenate([index, passive])
+    offsets = np.concatenate([shifts @ atoms.cell.array, passive_offsets])
+    grid = _cluster_grid(calc, atoms, wrapped)
+    sub = Atoms(numbers=atoms.numbers[index], positions=placed, cell=atoms.cell, pbc=wrapped)
+    kpoints, kweights = reduced_kpoints({"size": grid, "gamma": True}, sub)
+    if isinstance(solver.reference, Crystal):
+        reference, filled = _crystal_sites(solver, atoms, index, placed, wrapped, labels, calc.model.cutoff)
+    else:
+        reference, filled = _geometry_sites(solver, atoms, index, placed, wrapped, calc.model.cutoff)
+    sigma, change, blocks = [], 0.0, None
+    poles = None
+    for spin in range(calc.model.n_spin):
+        low, high = reference.bounds(calc.model, spin)
+        margin = 0.2 * (high - low)
+        # Displacements widen the spectrum; unoccupied levels rise steeply where atoms approach each other.
+        one = fermi_poles(low - margin, high + 5 * margin, float(calc.mu or 0.0), calc.kT, solver.error)
+        poles = one if poles is None or one.bounds[0] < poles.bounds[0] else poles
+    assert poles is not None
+    for spin in range(calc.model.n_spin):
+        found = _cached(solver, calc, spin, reference, poles.poles, kpoints)
+        # Rows of sites without an atom (vacancies) are dropped: nothing couples through them.
+        shells = calc.model.shells
+        species = np.argmax(atoms.numbers[index][:, None] == calc.model.numbers, axis=1)
+        sizes = np.array([sum(2 * l + 1 for l in shells[s]) for s in range(len(shells))])
+        first = np.concatenate([[0], np.cumsum(sizes[species])])
+        kept, rows = _boundary_rows(found.boundary, filled, first, sizes[species])
+        sigma.append(np.ascontiguousarray(found.values[:, :, kept[:, None], kept]))
+        blocks = np.ix_(rows, rows)
+        change = max(change, found.change)
+    assert blocks is not None
+    return EmbeddedCluster(
+        index=index,
+        asked=sites[index],
+        passive=passive,
+        anchors=atoms.positions[everyone].copy(),
+        offsets=offsets,
+        cell=atoms.cell.array.copy(),
+        pbc=wrapped,
+        kpoints=kpoints,
+        kweights=kweights,
+        poles=poles,
+        sigma=sigma,
+        change=change,
+        boundary_block=blocks,
+        skin=SKIN,
+    )
+
+
+def _near(
+    atoms: Atoms, index: np.ndarray, shifts: np.ndarray, wrapped: np.ndarray, radius: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms (p,) within `radius` of a cluster and not in it, and the offsets (p, 3) of their images."""
+    place = np.full(len(atoms), -1)
+    place[index] = np.arange(len(index))
+    own = np.where(wrapped, 0, shifts)
+    i, j, S = neighbour_pairs(atoms, radius, "ijS")
+    from_cluster = place[i] >= 0
+    i, j, S = i[from_cluster], j[from_cluster], S[from_cluster]
+    target = np.where(wrapped, 0, own[place[i]] + S)
+    inside = (place[j] >= 0) & (target == own[np.maximum(place[j], 0)]).all(axis=1)
+    keys = np.unique(np.column_stack([j, target])[~inside], axis=0)
+    return keys[:, 0], keys[:, 1:] @ atoms.cell.array
+
+
+def _cluster_grid(calc: TightBinding, atoms: Atoms, wrapped: np.ndarray) -> tuple[int, int, int]:
+    """k-points along the axes along which the cluster is periodic; one along the others."""
+    kpts = calc.kpts
+    if isinstance(kpts, dict) and "size" in kpts:
+        grid = np.asarray(kpts["size"])
+    elif isinstance(kpts, dict):
+        grid = np.asarray(kpts2sizeandoffsets(**kpts, atoms=atoms)[0])
+    elif np.shape(kpts) == (3,):
+        grid = np.asarray(kpts)
+    else:
+        raise ValueError(f"kpts: Embedded takes a grid or a density, got {kpts!r}")
+    a, b, c = (int(n) for n in np.where(wrapped, grid, 1))
+    return a, b, c
+
+
+def _crystal_sites(
+    solver: Embedded,
+    atoms: Atoms,
+    index: np.ndarray,
+    placed: np.ndarray,
+    wrapped: np.ndarray,
+    labels: Any,
+    cutoff: float,
+) -> tuple[Reference, np.ndarray]:
+    """Sites of the cluster and of vacancies in it, and the cluster atom (or -1) on each."""
+    crystal = labels.crystal
+    on_site = np.flatnonzero(labels.basis[index] >= 0)
+    basis = labels.basis[index[on_site]]
+    inverse = np.linalg.pinv(labels.lattice)
+    moved = placed[on_site] - atoms.positions[index[on_site]]
+    cells = labels.cells[index[on_site]] + np.rint(moved @ inverse).astype(int)
+    # Vacant sites between atoms of the cluster, on the image next to it.
+    tree = cKDTree(placed)
+    near = 1.2 * crystal.nearest_neighbour_distance
+    if len(labels.vacant_basis):
+        images = np.stack(np.meshgrid(*[(-1, 0, 1)] * len(labels.periods), indexing="ij"), -1)
+        images = images.reshape(-1, len(labels.periods))
+        if len(images) == 0:
+            images = np.zeros((1, 0), dtype=int)
+        for step in images:
+            vacant = labels.vacant_cells + step @ labels.periods
+            positions = labels.site_positions(vacant, labels.vacant_basis)
+            counts = np.array([len(found) for found in tree.query_ball_point(positions, near)])
+            sizes = np.array([len(crystal.stencil(int(b), near)) for b in labels.vacant_basis])
+            between = counts > sizes / 2
+            cells = np.concatenate([cells, vacant[between]])
+            basis = np.concatenate([basis, labels.vacant_basis[between]])
+    filled = np.full(len(basis), -1)
+    filled[: len(on_site)] = on_site
+    unit_cell = crystal.unit_cell
+    unit_cell.positions = crystal.basis_positions @ labels.gradient.T
+    unit_cell.cell[unit_cell.pbc] = labels.lattice
+    unit_cell.cell[~unit_cell.pbc] = unit_cell.cell.array[~unit_cell.pbc] @ labels.gradient.T
+    deformed = Crystal(unit_cell)
+    axes = [int(a) for a in np.flatnonzero(atoms.pbc & wrapped)]
+    periods = np.array([labels.periods[int(atoms.pbc[:a].sum())] for a in axes], dtype=int)
+    sites = _along_periods(deformed, basis, cells, periods, axes)
+    _check_strays(sites, placed, np.setdiff1d(np.arange(len(index)), on_site), index, labels, cutoff)
+    return sites, filled
+
+
+def _along_periods(
+    crystal: Crystal, basis: np.ndarray, cells: np.ndarray, periods: np.ndarray, axes: list[int]
+) -> CrystalSites:
+    """The same sites in a cell of the crystal that has the periods (p, d) among its lattice vectors."""
+    if not len(periods):
+        return CrystalSites(crystal, basis, cells)
+    d = len(crystal.lattice)
+    # Complete the periods with unit vectors to the smallest cell that they allow.
+    matrix = periods
+    for row in sorted(
+        np.eye(d, dtype=int).tolist(), key=lambda r: np.linalg.norm(np.array(r) @ crystal.lattice)
+    ):
+        grown = np.vstack([matrix, row])
+        if len(matrix) < d and np.linalg.matrix_rank(grown) == len(grown):
+            matrix = grown
+    inverse = np.linalg.inv(matrix)
+    box = np.abs(matrix).sum(axis=0)
+    steps = np.stack(np.meshgrid(*[np.arange(-b, b + 1) for b in box], indexing="ij"), -1).reshape(-1, d)
+    fractions = steps @ inverse
+    inside = ((fractions > -1e-9) & (fractions < 1 - 1e-9)).all(axis=1)
+    corners = steps[inside]
+    number = {tuple(c): k for k, c in enumerate(corners.tolist())}
+    n = crystal.n_basis
+    cell = crystal.unit_cell
+    grown_cell = Atoms(
+        numbers=np.tile(cell.numbers, len(corners)),
+        positions=(cell.positions[None] + (corners @ crystal.lattice)[:, None]).reshape(-1, 3),
+        cell=cell.cell,
+        pbc=cell.pbc,
+    )
+    grown_cell.cell[cell.pbc] = matrix @ crystal.lattice
+    turns = np.floor(cells @ inverse + 1e-9).astype(int)
+    rest = cells - turns @ matrix
+    corner = np.array([number[tuple(r)] for r in rest.tolist()], dtype=int)
+    periodic = tuple((k, axis) for k, axis in enumerate(axes))
+    return CrystalSites(Crystal(grown_cell), corner * n + basis, turns, periodic)
+
+
+def _check_strays(
+    sites: CrystalSites,
+    placed: np.ndarray,
+    strays: np.ndarray,
+    index: np.ndarray,
+    labels: Any,
+    cutoff: float,
+) -> None:
+    """Atoms on no site must not reach sites outside the cluster: the self-energy knows nothing of them."""
+    inverse = np.linalg.pinv(sites.crystal.lattice)
+    own = {(*map(int, c), int(b)) for c, b in zip(sites.folded(sites.cells), sites.basis, strict=True)}
+    offsets = sites.crystal.basis_positions
+    d = len(sites.crystal.lattice)
+    reach = np.ceil(cutoff * np.linalg.norm(inverse, axis=0)).astype(int) + 1
+    steps = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1).reshape(-1, d)
+    for atom in strays:
+        home = np.rint((placed[atom] - labels.origin) @ inverse).astype(int)
+        for b, offset in enumerate(offsets):
+            cells = home + steps
+            distance = np.linalg.norm(
+                cells @ sites.crystal.lattice + offset + labels.origin - placed[atom], axis=1
+            )
+            for c in sites.folded(cells[distance < cutoff]):
+                if (*map(int, c), b) not in own:
+                    raise StructureError(
+                        f"atoms: atom {index[atom]} sits on no site of the reference and is within "
+                        f"{cutoff:.2f} Å of atoms outside the embedded cluster; enlarge the buffer"
+                    )
+
+
+# An atom belongs to a site of a reference geometry if it is closer than this (Å).
+_SAME_SITE = 1.2
+
+
+def _geometry_sites(
+    solver: Embedded, atoms: Atoms, index: np.ndarray, placed: np.ndarray, wrapped: np.ndarray, cutoff: float
+) -> tuple[Reference, np.ndarray]:
+    """Sites of the cluster in a reference geometry, and the cluster atom on each."""
+    reference = solver.reference
+    assert isinstance(reference, Atoms)
+    n = len(atoms)
+    both = Atoms(
+        numbers=np.concatenate([atoms.numbers, reference.numbers]),
+        positions=np.concatenate([atoms.positions, reference.positions]),
+        cell=atoms.cell,
+        pbc=atoms.pbc,
+    )
+    i, j, d, S = neighbour_pairs(both, _SAME_SITE, "ijdS")
+    cross = (i < n) & (j >= n)
+    i, j, d, S = i[cross], j[cross] - n, d[cross], S[cross]
+    order = np.lexsort((d, i))
+    first = order[np.unique(i[order], return_index=True)[1]]
+    site = np.full(n, -1)
+    shift = np.zeros((n, 3), dtype=int)
+    site[i[first]], shift[i[first]] = j[first], S[first]
+    taken, times = np.unique(site[site >= 0], return_counts=True)
+    if (times > 1).any():
+        raise StructureError(f"reference: atom {taken[times > 1][0]} is the nearest one to several atoms")
+    # Sites without an atom are vacancies of the surroundings too.
+    kept = np.sort(taken)
+    renumber = np.full(len(reference), -1)
+    renumber[kept] = np.arange(len(kept))
+    occupied = reference[kept]
+    on_site = np.flatnonzero(site[index] >= 0)
+    own = renumber[site[index[on_site]]]
+    jumps = np.rint((placed[on_site] - atoms.positions[index[on_site]]) @ np.linalg.pinv(atoms.cell.array))
+    own_shifts = (shift[index[on_site]] + jumps).astype(int)
+    outside, outside_offsets = _near(occupied, own, own_shifts, wrapped, solver.depth)
+    if not len(outside):
+        raise StructureError(
+            "reference: no atom outside the cluster; the whole system is in it, use solver='dense'"
+        )
+    cell = occupied.cell.array
+    positions = np.concatenate(
+        [occupied.positions[own] + own_shifts @ cell, occupied.positions[outside] + outside_offsets]
+    )
+    inner = np.concatenate([own, outside])
+    inner_shifts = np.rint((positions - occupied.positions[inner]) @ np.linalg.pinv(cell)).astype(int)
+    passive, passive_offsets = _near(occupied, inner, inner_shifts, wrapped, cutoff)
+    sub = Atoms(
+        numbers=occupied.numbers[np.concatenate([inner, passive])],
+        positions=np.concatenate([positions, occupied.positions[passive] + passive_offsets]),
+        cell=cell,
+        pbc=wrapped,
+    )
+    strays = np.setdiff1d(np.arange(len(index)), on_site)
+    if len(strays):
+        distance = cKDTree(positions[len(own) :]).query(placed[strays])[0]
+        if distance.min() < cutoff:
+            atom = index[strays[int(np.argmin(distance))]]
+            raise StructureError(
+                f"atoms: atom {atom} sits on no site of the reference and is within {cutoff:.2f} Å of atoms "
+                "outside the embedded cluster; enlarge the buffer"
+            )
+    return GeometrySites(sub, len(own), len(outside)), on_site
+
+
+def _boundary_rows(
+    boundary: np.ndarray, filled: np.ndarray, first: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which orbitals of the self-energy belong to atoms, and the orbitals of the cluster that these are."""
+    atoms = filled[boundary]
+    missing = atoms < 0
+    # Vacant sites have as many orbitals as those of the boundary around them.
+    size = np.where(missing, int(sizes.max()), sizes[np.maximum(atoms, 0)])
+    start = np.concatenate([[0], np.cumsum(size)])[:-1]
+    kept = [start[k] + np.arange(size[k]) for k in np.flatnonzero(~missing)]
+    rows = [first[a] + np.arange(sizes[a]) for a in atoms[~missing]]
+    return np.concatenate(kept), np.concatenate(rows)
+
+
+def _cached(
+    solver: Embedded,
+    calc: TightBinding,
+    spin: int,
+    reference: Reference,
+    energies: np.ndarray,
+    kpoints: np.ndarray,
+) -> SelfEnergy:
+    """Self-energy from the solver's memory or folder, or computed and kept there."""
+    digest = hashlib.sha256(f"{FORMAT} {calc.model!r} {spin} {solver.depth}".encode())
+    for array in (*reference.key(), energies, kpoints):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    name = digest.hexdigest()
+    if name in solver.self_energies:
+        return solver.self_energies[name]
+    path = None if solver.cache is None else solver.cache / f"{name}.npz"
+    found = _load(path) if path is not None else None
+    if found is None:
+        found = reference.self_energy(calc.model, spin, energies, kpoints)
+        if path is not None:
+            _save(path, found)
+    solver.self_energies[name] = found
+    while len(solver.self_energies) > 8:
+        del solver.self_energies[next(iter(solver.self_energies))]
+    return found
+
+
+def _load(path: Path) -> SelfEnergy | None:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if str(data["format"]) != FORMAT:
+                return None
+            return SelfEnergy(data["boundary"], data["values"], float(data["change"]))
+    except FileNotFoundError:
+        return None
+    except (BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+        log.warning("self-energy file %s cannot be read (%s): computed again", path, error)
+        return None
+
+
+def _save(path: Path, found: SelfEnergy) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.savez(file, format=FORMAT, boundary=found.boundary, values=found.values, change=found.change)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)

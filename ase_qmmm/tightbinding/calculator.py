@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
 
 from ..crystal import Crystal
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
@@ -74,6 +75,8 @@ class TightBinding(SiteCalculator):
     >>> round(atoms.get_potential_energy() / 2, 3)
     1.048
     """
+
+    implemented_properties = [*SiteCalculator.implemented_properties, "charges"]
 
     @checked_keywords
     def __init__(
@@ -327,6 +330,25 @@ class TightBinding(SiteCalculator):
         energies = bulk.evaluate(crystal.unit_cell).energies
         return ForceConstants(crystal, cutoff, matrices, energies, repr(bulk))
 
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill ``results``; net Mulliken charges (units of e) only if asked for."""
+        asked = properties or ["energy"]
+        if set(asked) != {"charges"}:
+            super().calculate(atoms, properties, system_changes)
+        elif system_changes:
+            self.results = {}
+            Calculator.calculate(self, atoms, asked, system_changes)
+        if "charges" in asked:
+            copy: Atoms = self.atoms  # type: ignore[assignment]  # set by the lines above
+            valence = dict(zip(self.model.symbols, self.model.n_electrons, strict=True))
+            electrons = self.charges(copy)
+            self.results["charges"] = np.array([valence[s] for s in copy.symbols]) - electrons
+
     # -- spectra -----------------------------------------------------------------------------------------
 
     def eigenvalues(self, atoms: Atoms, kpts: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -347,7 +369,10 @@ class TightBinding(SiteCalculator):
         return eigenstates(matrices, *reduced_kpoints(self.kpts if kpts is None else kpts, atoms))
 
     def charges(self, atoms: Atoms) -> np.ndarray:
-        """Mulliken electron number of each atom (n,)."""
+        """Mulliken electron number of each atom (n,); ``atoms.get_charges()`` gives the net charges."""
+        check_structure(atoms)
+        if len(atoms) == 0:
+            return np.zeros(0)
         matrices = build_matrices(self.model, atoms, order=0)
         states, functional = self._solve(matrices, atoms)
         density = matrices.pattern()

@@ -229,11 +229,24 @@ def _draw_dos(
     energies = np.asarray(dos.get_energies()) - reference
     weights = np.asarray(dos.get_all_weights())
     axes.fill_betweenx(energies, weights.sum(axis=0), color="#e3e6ea", lw=0, label="total")
-    for k, (entry, row) in enumerate(zip(dos, weights, strict=True)):
-        label = ", ".join(f"{key} {value}" if key == "site" else value for key, value in entry.info.items())
+    for k, (label, row) in enumerate(zip(_labels([entry.info for entry in dos]), weights, strict=True)):
         axes.plot(row, energies, color=LINE_COLOURS[k % len(LINE_COLOURS)], lw=1.2, label=label)
     axes.axhline(0.0, color="k", ls=":")
     inside = (energies > window[0]) & (energies < window[1])
     axes.set_xlim(0, 1.08 * weights.sum(axis=0)[inside].max(initial=1e-12))
     axes.set_xlabel("density of states (electrons/eV)")
     axes.legend(loc="best", frameon=False, fontsize="small")
+
+
+def _labels(infos: list[dict[str, str]]) -> list[str]:
+    """What tells the entries apart, by the keys that all of them have."""
+    shared = [key for key in ("site", "species", "l", "orbital", "spin") if all(key in i for i in infos)]
+    # ASE's sums keep what their members share: the sum over an s shell still names its one orbital.
+    telling = [key for key in shared if len({info[key] for info in infos}) > 1] or shared
+    if "orbital" in telling and "l" in telling:
+        telling.remove("l")
+    return [
+        " ".join(f"{key} {info[key]}" if key in ("site", "spin") else info[key] for key in telling)
+        or info.get("label", "sum")
+        for info in infos
+    ]

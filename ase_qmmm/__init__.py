@@ -8,11 +8,20 @@ from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
 from .stencils import StencilMatch
 from .taylor import TaylorForces
-from .tightbinding import Embedded, TightBinding, fermi_level
+from .tightbinding import (
+    BandGap,
+    Embedded,
+    TightBinding,
+    band_gap,
+    band_structure,
+    density_of_states,
+    fermi_level,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BandGap",
     "ChildCalculatorError",
     "Crystal",
     "Embedded",
@@ -27,7 +36,10 @@ __all__ = [
     "StructureError",
     "TaylorForces",
     "TightBinding",
+    "band_gap",
+    "band_structure",
     "check_calculator",
+    "density_of_states",
     "displacement_gradient",
     "energy_norm",
     "fermi_level",

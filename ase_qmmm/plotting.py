@@ -1,4 +1,4 @@
-"""Pictures of regions and displacements (matplotlib)."""
+"""Pictures of regions, displacements and bands (matplotlib)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.spectrum.band_structure import BandStructure
+from ase.spectrum.doscollection import DOSCollection
 
 from .mixing.regions import BUFFER, FROZEN, MM, QM, Regions
 
-__all__ = ["plot_regions", "REGION_COLOURS", "REGION_NAMES"]
+__all__ = ["plot_bands", "plot_regions", "REGION_COLOURS", "REGION_NAMES"]
 
 REGION_NAMES = {MM: "mm", BUFFER: "buffer", QM: "qm", FROZEN: "frozen"}
 # Colours that stay apart for readers with colour-vision deficiency (Okabe and Ito).
 REGION_COLOURS = {MM: "#b8bec6", BUFFER: "#56b4e9", QM: "#d55e00", FROZEN: "#5a5a5a"}
+
+LINE_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def plot_regions(
@@ -159,3 +163,90 @@ def _nearest_image(atoms: Atoms, point: np.ndarray) -> np.ndarray:
 
     vectors = atoms.positions - point
     return np.asarray(find_mic(vectors, atoms.cell, atoms.pbc)[0] if atoms.pbc.any() else vectors)
+
+
+def plot_bands(
+    bands: BandStructure,
+    dos: DOSCollection | None = None,
+    *,
+    emin: float | None = None,
+    emax: float | None = None,
+    width: float = 0.1,
+    path: str | Path | None = None,
+    title: str = "",
+) -> Any:
+    """Draw a band structure, and beside it densities of states on the same axis of energy.
+
+    Parameters
+    ----------
+    bands : ase.spectrum.band_structure.BandStructure
+        Its reference is the zero of energy.
+    dos : ase.spectrum.doscollection.DOSCollection, optional
+        One line for each entry, named by what is in its ``info``; for lines by shell give
+        ``density_of_states(...).sum_by("l")``. Their sum is drawn as a filled curve.
+    emin, emax : float, optional
+        Range (eV) above the reference; default the whole spectrum.
+    width : float
+        Standard deviation (eV) of the Gaussians over raw levels; what is on a grid already stays as it is.
+    path : str or Path, optional
+        Save there (PNG and whatever else matplotlib writes).
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shifted = bands.subtract_reference()
+    low = float(shifted.energies.min()) - 0.5 if emin is None else emin
+    high = float(shifted.energies.max()) + 0.5 if emax is None else emax
+    figure = Figure(figsize=(8.2, 4.8) if dos is not None else (6.0, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    ratios = [2.2, 1.0] if dos is not None else [1.0]
+    axes = figure.subplots(1, len(ratios), sharey=True, width_ratios=ratios, squeeze=False)[0]
+    colours = ["#333333"] if len(shifted.energies) == 1 else [LINE_COLOURS[0], LINE_COLOURS[1]]
+    shifted.plot(ax=axes[0], emin=low, emax=high, colors=colours, ylabel="energy − Fermi level (eV)", lw=1.2)
+    if dos is not None:
+        _draw_dos(axes[1], dos, bands.reference, width, (low, high))
+    if title:
+        figure.suptitle(title)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure
+
+
+def _draw_dos(
+    axes: Any, dos: DOSCollection, reference: float, width: float, window: tuple[float, float]
+) -> None:
+    """Curves of a density of states against energy, which runs upwards."""
+    from ase.spectrum.doscollection import GridDOSCollection
+
+    if not isinstance(dos, GridDOSCollection):
+        points = int((window[1] - window[0]) / width * 8) + 2
+        dos = dos.sample_grid(points, reference + window[0], reference + window[1], width=width)
+    energies = np.asarray(dos.get_energies()) - reference
+    weights = np.asarray(dos.get_all_weights())
+    axes.fill_betweenx(energies, weights.sum(axis=0), color="#e3e6ea", lw=0, label="total")
+    for k, (label, row) in enumerate(zip(_labels([entry.info for entry in dos]), weights, strict=True)):
+        axes.plot(row, energies, color=LINE_COLOURS[k % len(LINE_COLOURS)], lw=1.2, label=label)
+    axes.axhline(0.0, color="k", ls=":")
+    inside = (energies > window[0]) & (energies < window[1])
+    axes.set_xlim(0, 1.08 * weights.sum(axis=0)[inside].max(initial=1e-12))
+    axes.set_xlabel("density of states (electrons/eV)")
+    axes.legend(loc="best", frameon=False, fontsize="small")
+
+
+def _labels(infos: list[dict[str, str]]) -> list[str]:
+    """What tells the entries apart, by the keys that all of them have."""
+    shared = [key for key in ("site", "species", "l", "orbital", "spin") if all(key in i for i in infos)]
+    # ASE's sums keep what their members share: the sum over an s shell still names its one orbital.
+    telling = [key for key in shared if len({info[key] for info in infos}) > 1] or shared
+    if "orbital" in telling and "l" in telling:
+        telling.remove("l")
+    return [
+        " ".join(f"{key} {info[key]}" if key in ("site", "spin") else info[key] for key in telling)
+        or info.get("label", "sum")
+        for info in infos
+    ]

@@ -58,6 +58,17 @@ def test_si_vacancy_script(monkeypatch, tmp_path, capsys):
     assert np.array_equal(atoms.arrays["region"], atoms.get_tags())
 
 
+def test_si_bands_script(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["si_bands.py", "--kpts", "8", "--npoints", "30"])
+    runpy.run_path(str(EXAMPLES / "si_bands.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "gap 1.0200 eV: VBM 5.2876 eV" in printed
+    assert "CBM 6.3076 eV" in printed
+    assert "s 4.00" in printed
+    assert (tmp_path / "si_bands.png").stat().st_size > 20_000
+
+
 def test_example_structure_is_what_its_script_writes(monkeypatch, tmp_path):
     atoms = ase.io.read(EXAMPLES / "si_vacancy.extxyz")
     assert len(atoms) == 999

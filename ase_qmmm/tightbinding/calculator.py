@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
 
 from ..crystal import Crystal
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
@@ -84,6 +85,8 @@ class TightBinding(SiteCalculator):
     >>> round(atoms.get_potential_energy() / 2, 3)
     1.048
     """
+
+    implemented_properties = [*SiteCalculator.implemented_properties, "charges"]
 
     @checked_keywords
     def __init__(
@@ -262,6 +265,25 @@ class TightBinding(SiteCalculator):
         energies = bulk.evaluate(crystal.unit_cell).energies
         return ForceConstants(crystal, cutoff, matrices, energies, repr(bulk))
 
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill ``results``; net Mulliken charges (units of e) only if asked for."""
+        asked = properties or ["energy"]
+        if set(asked) != {"charges"}:
+            super().calculate(atoms, properties, system_changes)
+        elif system_changes:
+            self.results = {}
+            Calculator.calculate(self, atoms, asked, system_changes)
+        if "charges" in asked:
+            copy: Atoms = self.atoms  # type: ignore[assignment]  # set by the lines above
+            valence = dict(zip(self.model.symbols, self.model.n_electrons, strict=True))
+            electrons = self.charges(copy)
+            self.results["charges"] = np.array([valence[s] for s in copy.symbols]) - electrons
+
     # -- spectra -----------------------------------------------------------------------------------------
 
     def eigenvalues(self, atoms: Atoms, kpts: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -282,8 +304,10 @@ class TightBinding(SiteCalculator):
         return [s for m in spin_channels(self.model, atoms, order=0) for s in eigenstates(m, *points)]
 
     def charges(self, atoms: Atoms) -> np.ndarray:
-        """Mulliken electron number of each atom (n,)."""
+        """Mulliken electron number of each atom (n,); ``atoms.get_charges()`` gives the net charges."""
         check_structure(atoms)
+        if len(atoms) == 0:
+            return np.zeros(0)
         return dense.populations(dense.solve(self, atoms, order=0))
 
 

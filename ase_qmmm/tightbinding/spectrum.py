@@ -15,7 +15,16 @@ from scipy.special import expit, xlogy
 from ..errors import NumericsError
 from .matrices import Matrices
 
-__all__ = ["States", "reduced_kpoints", "eigenstates", "fermi", "fermi_slopes", "entropy", "find_mu"]
+__all__ = [
+    "ChemicalPotential",
+    "States",
+    "eigenstates",
+    "entropy",
+    "fermi",
+    "fermi_slopes",
+    "find_mu",
+    "reduced_kpoints",
+]
 
 
 @dataclass
@@ -128,6 +137,16 @@ def _overlap_error(matrices: Matrices, k: np.ndarray) -> NumericsError:
     )
 
 
+class ChemicalPotential(float):
+    """A chemical potential (eV) with the digits that a float drops.
+
+    Rounding of mu at 1e-15 eV changes the occupation of a level at mu by 3e-10 for kT = 1e-6 eV. With
+    `rest` (eV) added after the level is subtracted, the occupations sum to the number of electrons.
+    """
+
+    rest: float = 0.0
+
+
 def fermi(levels: np.ndarray, mu: float, kT: float) -> np.ndarray:
     """Fermi–Dirac occupation ``1 / (1 + exp((eps - mu) / kT))``."""
     f: np.ndarray = expit(_clipped(levels, mu, kT))
@@ -136,7 +155,7 @@ def fermi(levels: np.ndarray, mu: float, kT: float) -> np.ndarray:
 
 def _clipped(levels: np.ndarray, mu: float, kT: float) -> np.ndarray:
     # Beyond 500 kT an occupation is 0 or 1 to 1e-217; clipping keeps exp from under- and overflow.
-    x: np.ndarray = np.clip((mu - levels) / kT, -500.0, 500.0)
+    x: np.ndarray = np.clip((mu - levels + getattr(mu, "rest", 0.0)) / kT, -500.0, 500.0)
     return x
 
 
@@ -156,8 +175,12 @@ def entropy(levels: np.ndarray, mu: float, kT: float) -> np.ndarray:
     return s
 
 
-def find_mu(states: list[States], n_electrons: float, kT: float) -> float:
+def find_mu(states: list[States], n_electrons: float, kT: float) -> ChemicalPotential:
     """Chemical potential (eV) at which ``sum_k w_k sum_s 2 f(eps_ks)`` equals `n_electrons`.
+
+    The count is exact to rounding for any kT > 0, also where degenerate levels share electrons. Where a gap
+    is so wide that the count does not determine mu, electrons above balance holes below it; mu tends to
+    the middle of the gap for kT -> 0.
 
     Raises
     ------
@@ -167,21 +190,46 @@ def find_mu(states: list[States], n_electrons: float, kT: float) -> float:
     everything = np.concatenate([s.levels.ravel() for s in states])
     factors = np.concatenate([np.repeat(2.0 * s.weights, s.levels.shape[1]) for s in states])
     capacity = factors.sum()
-    if not 0 < n_electrons < capacity:
+    if not 0 < n_electrons < capacity * (1 - 1e-10):  # the weights of k-points sum to one within rounding
         raise NumericsError(
             f"{n_electrons:g} electrons do not fit {capacity:g} places: no chemical potential exists"
         )
+    middle = _mu_in_gap(everything, factors, n_electrons, kT)
+    if middle is not None:
+        return ChemicalPotential(middle)
 
     def excess(mu: float) -> float:
         return float(factors @ fermi(everything, mu, kT)) - n_electrons
 
-    # Far enough below and above all levels for the count to be on either side.
-    margin = kT * (np.log(capacity / min(n_electrons, capacity - n_electrons)) + 5.0)
+    # Far enough below and above all levels for the count to be on either side; the second term is for a kT
+    # below the rounding of the levels.
+    margin = kT * (np.log(capacity / min(n_electrons, capacity - n_electrons)) + 5.0) + 1e-9
     low, high = everything.min() - margin, everything.max() + margin
-    mu: float = brentq(excess, low, high, xtol=1e-14, rtol=8.9e-16, maxiter=500)
-    for _ in range(3):  # Newton steps polish the count to rounding
-        slope = -float(factors @ fermi_slopes(everything, mu, kT)[0])
-        if slope < 1e-10:
-            break
-        mu -= excess(mu) / slope
+    mu = ChemicalPotential(brentq(excess, low, high, xtol=1e-14, rtol=8.9e-16, maxiter=500))
+
+    def excess_of_rest(rest: float) -> float:
+        mu.rest = rest
+        return excess(mu)
+
+    reach = 1e-13 + 4e-15 * abs(mu)  # more than the tolerance of the first search
+    if excess_of_rest(-reach) < 0 < excess_of_rest(reach):
+        mu.rest = brentq(excess_of_rest, -reach, reach, xtol=1e-15 * min(kT, 1.0), rtol=8.9e-16, maxiter=500)
+    else:
+        mu.rest = 0.0
     return mu
+
+
+def _mu_in_gap(levels: np.ndarray, factors: np.ndarray, n_electrons: float, kT: float) -> float | None:
+    """Chemical potential (eV) in the middle of a gap of 40 kT or more, None for a smaller gap or a metal.
+
+    Occupations of e^-20 and less are lost in the count, but known: they are Boltzmann factors.
+    """
+    order = np.argsort(levels)
+    levels, factors = levels[order], factors[order]
+    filled = np.cumsum(factors)
+    top = int(np.searchsorted(filled, n_electrons * (1 - 1e-10)))
+    if abs(filled[top] - n_electrons) > 1e-10 * n_electrons or levels[top + 1] - levels[top] < 40 * kT:
+        return None
+    holes = np.log(factors[: top + 1] @ np.exp((levels[: top + 1] - levels[top]) / kT))
+    electrons = np.log(factors[top + 1 :] @ np.exp((levels[top + 1] - levels[top + 1 :]) / kT))
+    return float((levels[top] + levels[top + 1] + kT * (holes - electrons)) / 2)

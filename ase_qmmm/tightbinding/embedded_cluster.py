@@ -8,13 +8,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import kpts2sizeandoffsets
+from ase.calculators.calculator import kpts2ndarray
 from scipy.spatial import cKDTree
 
 from ..components import connected_sets
@@ -51,7 +52,8 @@ class EmbeddedCluster:
     passive : ndarray of int, shape (p,)
         Atoms outside that the on-site terms of the cluster feel.
     kpoints, kweights : ndarray, shapes (k, 3), (k,)
-        Scaled k-points along axes along which the cluster is periodic.
+        Scaled k-points along axes along which the cluster is periodic; the weights sum to one over all
+        spins.
     poles : FermiPoles
     sigma : list of ndarray, shape (k, q, b, b)
         Self-energy (eV) of each spin on the orbitals of the boundary.
@@ -161,9 +163,9 @@ def _embed_one(
     passive, passive_offsets = _near(atoms, index, shifts, wrapped, reach)
     everyone = np.concatenate([index, passive])
     offsets = np.concatenate([shifts @ atoms.cell.array, passive_offsets])
-    grid = _cluster_grid(calc, atoms, wrapped)
     sub = Atoms(numbers=atoms.numbers[index], positions=placed, cell=atoms.cell, pbc=wrapped)
-    kpoints, kweights = reduced_kpoints({"size": grid, "gamma": True}, sub)
+    # The points of the calculator, projected on the axes along which the cluster is periodic.
+    kpoints, kweights = reduced_kpoints(kpts2ndarray(calc.kpts, atoms) * wrapped, sub)
     if isinstance(solver.reference, Crystal):
         reference, filled = _crystal_sites(solver, atoms, index, placed, wrapped, labels, calc.model.cutoff)
     else:
@@ -198,7 +200,7 @@ def _embed_one(
         cell=atoms.cell.array.copy(),
         pbc=wrapped,
         kpoints=kpoints,
-        kweights=kweights,
+        kweights=kweights / calc.model.n_spin,
         poles=poles,
         sigma=sigma,
         change=change,
@@ -223,21 +225,6 @@ def _near(
     return keys[:, 0], keys[:, 1:] @ atoms.cell.array
 
 
-def _cluster_grid(calc: TightBinding, atoms: Atoms, wrapped: np.ndarray) -> tuple[int, int, int]:
-    """k-points along the axes along which the cluster is periodic; one along the others."""
-    kpts = calc.kpts
-    if isinstance(kpts, dict) and "size" in kpts:
-        grid = np.asarray(kpts["size"])
-    elif isinstance(kpts, dict):
-        grid = np.asarray(kpts2sizeandoffsets(**kpts, atoms=atoms)[0])
-    elif np.shape(kpts) == (3,):
-        grid = np.asarray(kpts)
-    else:
-        raise ValueError(f"kpts: Embedded takes a grid or a density, got {kpts!r}")
-    a, b, c = (int(n) for n in np.where(wrapped, grid, 1))
-    return a, b, c
-
-
 def _crystal_sites(
     solver: Embedded,
     atoms: Atoms,
@@ -258,12 +245,8 @@ def _crystal_sites(
     tree = cKDTree(placed)
     near = 1.2 * crystal.nearest_neighbour_distance
     if len(labels.vacant_basis):
-        images = np.stack(np.meshgrid(*[(-1, 0, 1)] * len(labels.periods), indexing="ij"), -1)
-        images = images.reshape(-1, len(labels.periods))
-        if len(images) == 0:
-            images = np.zeros((1, 0), dtype=int)
-        for step in images:
-            vacant = labels.vacant_cells + step @ labels.periods
+        for step in product((-1, 0, 1), repeat=len(labels.periods)):
+            vacant = labels.vacant_cells + np.array(step, dtype=int) @ labels.periods
             positions = labels.site_positions(vacant, labels.vacant_basis)
             counts = np.array([len(found) for found in tree.query_ball_point(positions, near)])
             sizes = np.array([len(crystal.stencil(int(b), near)) for b in labels.vacant_basis])
@@ -272,12 +255,21 @@ def _crystal_sites(
             basis = np.concatenate([basis, labels.vacant_basis[between]])
     filled = np.full(len(basis), -1)
     filled[: len(on_site)] = on_site
+    # Sites in the order of the lattice: translated clusters share one self-energy.
+    order = np.lexsort((basis, *cells.T))
+    basis, cells, filled = basis[order], cells[order], filled[order]
     unit_cell = crystal.unit_cell
     unit_cell.positions = crystal.basis_positions @ labels.gradient.T
     unit_cell.cell[unit_cell.pbc] = labels.lattice
     unit_cell.cell[~unit_cell.pbc] = unit_cell.cell.array[~unit_cell.pbc] @ labels.gradient.T
     deformed = Crystal(unit_cell)
-    axes = [int(a) for a in np.flatnonzero(atoms.pbc & wrapped)]
+    axes = [int(a) for a in np.flatnonzero(wrapped)]
+    if len(axes) == len(labels.lattice):
+        raise StructureError(
+            f"atoms: the cluster of {len(index)} atoms meets its own images along every axis; embedding "
+            f"needs surroundings: take a cell with heights above {np.ptp(placed, axis=0).max():.0f} Å, or "
+            "solver='dense' with k-points"
+        )
     periods = np.array([labels.periods[int(atoms.pbc[:a].sum())] for a in axes], dtype=int)
     sites = _along_periods(deformed, basis, cells, periods, axes)
     _check_strays(sites, placed, np.setdiff1d(np.arange(len(index)), on_site), index, labels, cutoff)

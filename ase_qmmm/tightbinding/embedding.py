@@ -117,6 +117,8 @@ class Embedded:
         StructureError
             An atom of the cluster has no site in the reference, or the cluster meets its own image.
         """
+        if sites.shape != (len(atoms),):
+            raise ValueError(f"sites: got shape {sites.shape}, expected ({len(atoms)},): one flag per atom")
         if calc.mu is None:
             raise ValueError("mu: Embedded works at fixed chemical potential; give mu, e.g. from fermi_level")
         if calc.kind != "grand":

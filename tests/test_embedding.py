@@ -268,7 +268,7 @@ def test_wrong_use_is_refused(crystal):
         Embedded(crystal, bufer=7.0)
     with pytest.raises(TypeError, match="reference"):
         Embedded("Si")
-    with pytest.raises(StructureError, match="one lattice"):
+    with pytest.raises(StructureError, match="check the crystal"):
         molten = atoms.copy()
         molten.rattle(1.5, seed=3)
         quantum(Embedded(crystal)).evaluate_sites(molten, sites)

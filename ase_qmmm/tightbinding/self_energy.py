@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 from ase import Atoms
-from scipy.linalg import eigh, solve
+from scipy.linalg import eigh, inv, solve
 
 from ..crystal import Crystal
 from ..neighbours import neighbour_pairs
@@ -175,7 +175,7 @@ class CrystalSites:
             h, m = (phase * x.reshape(-1)[index] for x in crystal.matrices())
             for z in energies:
                 green = phase * crystal.resolvent(complex(z)).reshape(-1)[index]
-                sigma = z * m - h - np.linalg.inv(green)
+                sigma = z * m - h - inv(green, overwrite_a=True, check_finite=False)
                 values.append(sigma[np.ix_(rows, rows)])
         return np.array(values).reshape(len(kpoints), len(energies), *values[0].shape)
 

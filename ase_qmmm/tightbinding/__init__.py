@@ -2,6 +2,18 @@
 
 from .calculator import TightBinding, fermi_level
 from .hamiltonian import Hamiltonian
-from .nrl import NRLModel, model_names
+from .kwon import KwonModel
+from .models import load_model, model_names
+from .nrl import NRLModel
+from .toy import ToyModel
 
-__all__ = ["Hamiltonian", "NRLModel", "TightBinding", "fermi_level", "model_names"]
+__all__ = [
+    "Hamiltonian",
+    "KwonModel",
+    "NRLModel",
+    "TightBinding",
+    "ToyModel",
+    "fermi_level",
+    "load_model",
+    "model_names",
+]

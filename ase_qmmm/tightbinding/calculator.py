@@ -16,6 +16,7 @@ from . import dense
 from .hamiltonian import Hamiltonian
 from .matrices import build_matrices, spin_channels
 from .models import load_model
+from .repulsion import Repulsion
 from .response import force_response
 from .spectrum import States, eigenstates, find_mu, reduced_kpoints
 
@@ -92,7 +93,7 @@ class TightBinding(SiteCalculator):
     ) -> None:
         super().__init__()
         self.model = load_model(model, cutoff_form)
-        self.cutoff_form = cutoff_form
+        self.cutoff_form: str = getattr(self.model, "cutoff_form", "smooth")
         self.kT = check_positive("kT", kT, "eV")
         if mu is not None and not np.isfinite(mu):
             raise ValueError(f"mu: got {mu!r}, expected a finite number (eV) or None")
@@ -134,8 +135,8 @@ class TightBinding(SiteCalculator):
         if "mu" in changes and "energy" not in changes and (changes["mu"] is None) != (self.mu is None):
             options["energy"] = None if self.kind != "band" else "band"
         options.update(changes)
-        changed = options["cutoff_form"] != self.cutoff_form
-        return TightBinding(self.model.name if changed else self.model, **options)
+        model = self.model.with_cutoff_form(options.pop("cutoff_form"))
+        return TightBinding(model, **options)
 
     def for_crystal(self, unit_cell: Atoms) -> TightBinding:
         """Same model with k-points that converge the bulk crystal (a sampled length of 50 Å or `kpts`)."""
@@ -215,6 +216,8 @@ class TightBinding(SiteCalculator):
         changes = np.zeros_like(directions)
         for matrices, states in solution:
             changes += force_response(matrices, states, solution.functional, directions, progress=progress)
+        if self.model.repulsive:
+            changes += Repulsion(solution.channels[0]).force_response(directions)
         return changes
 
     def force_constants(self, crystal: Crystal, cutoff: float, *, progress: bool = False) -> ForceConstants:

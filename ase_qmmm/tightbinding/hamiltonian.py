@@ -60,6 +60,9 @@ class Hamiltonian(ABC):
     repulsive: bool = False
     citation: str = ""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     @property
     def numbers(self) -> np.ndarray:
         """Atomic numbers (n_species,)."""
@@ -121,6 +124,14 @@ class Hamiltonian(ABC):
     def repulsive_energy(self, centre: int, neighbour: int, x: np.ndarray, order: int) -> np.ndarray:
         """Repulsive energy of n atoms of species `centre` as function of x, (order + 1, n), eV."""
         return np.zeros((order + 1, len(x)))
+
+    def with_cutoff_form(self, cutoff_form: str) -> Hamiltonian:
+        """Same model with another end of its functions; an error unless the model knows several."""
+        if cutoff_form == getattr(self, "cutoff_form", "smooth"):
+            return self
+        raise ValueError(
+            f"cutoff_form: got {cutoff_form!r}, but {self.name} has one form only; leave it at 'smooth'"
+        )
 
     def _no_overlap(
         self, a: int, b: int, distances: np.ndarray, order: int

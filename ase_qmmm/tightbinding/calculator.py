@@ -39,9 +39,9 @@ class TightBinding(SiteCalculator):
 
     Parameters
     ----------
-    model : str or Hamiltonian
-        Parameter set, e.g. ``"nrl-Si-sp"``, see :func:`ase_qmmm.tightbinding.model_names`; or an own
-        :class:`~ase_qmmm.tightbinding.Hamiltonian`.
+    model : str, os.PathLike or Hamiltonian
+        A name, e.g. ``"nrl-Si-sp"``, see :func:`ase_qmmm.tightbinding.model_names`; a file of NRL parameters
+        (``.json``, ``.json#set`` or ``.par``); or an own :class:`~ase_qmmm.tightbinding.Hamiltonian`.
     kT : float
         Electronic temperature (eV).
     mu : float, optional
@@ -53,14 +53,15 @@ class TightBinding(SiteCalculator):
         Level functional; default ``"free"`` at fixed number and ``"grand"`` at fixed mu. ``"free"`` reports
         the Helmholtz free energy as ``free_energy`` and its extrapolation to kT = 0 as ``energy``.
     cutoff_form : {"smooth", "original"}
-        How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel`.
+        How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel` and
+        :class:`~ase_qmmm.tightbinding.KwonModel`. Other models have one form only.
     solver : {"dense"}
         LAPACK on dense matrices.
 
     Raises
     ------
-    ValueError, TypeError
-        Unknown model, keyword or option; kT not positive.
+    ValueError, TypeError, FileNotFoundError
+        Unknown model, file, keyword or option; kT not positive.
     StructureError, NumericsError
         On evaluation: elements without parameters, atoms too close, an overlap matrix that is not positive.
 

@@ -54,6 +54,7 @@ class ToyModel(Hamiltonian):
     onsite, hopping, density : callable, optional
         ``h_ons(x)`` (eV), ``h_hop(r)`` (eV) and ``rho(r)``, written with NumPy, or with a method
         ``derivative(k)``; see :func:`ase_qmmm.tightbinding.jets.derivatives`, which takes the derivatives.
+        Functions of a module, unlike lambdas, can be sent to other processes.
         Default: the set below. A lattice has an equilibrium only if ``h_ons`` rises on compression.
     cutoff : float
         Å. ``hopping`` and ``density`` are multiplied by a polynomial switch of degree nine from `switch` to

@@ -15,7 +15,7 @@ __all__ = ["Hamiltonian"]
 class Hamiltonian(ABC):
     """Base class of two-centre tight-binding models of s, p and d orbitals.
 
-    With channels c (sss, sps, pps, ppp ...), on-site densities and an optional repulsion the model is
+    With channels c (sss, sps, pps, ppp ...), on-site densities and an optional repulsion the model is::
 
         H_ia,jb = sum_c G_abc(r_ij) h_c(|r_ij|),      M_ia,jb = sum_c G_abc(r_ij) m_c(|r_ij|),
         H_ia,ia = sum_t h_t,a(rho_i(t)),              rho_i(t) = sum_(j of species t) rho_t(|r_ij|),

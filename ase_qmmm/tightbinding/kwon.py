@@ -28,7 +28,7 @@ def _parameters() -> dict[str, Any]:
 class KwonModel(Hamiltonian):
     """Transferable orthogonal tight binding of silicon, one s and three p orbitals per atom [1]_.
 
-    Hoppings are ``h(r) = h(r0) (r0/r)^2 exp(-2 (r/rc)^nc + 2 (r0/rc)^nc)`` and the repulsion is
+    Hoppings are ``h(r) = h(r0) (r0/r)^2 exp(-2 (r/rc)^nc + 2 (r0/rc)^nc)`` and the repulsion is::
 
         E_i = E0 + sum_(k=1)^4 C_k x_i^k,      x_i = sum_j phi(r_ij),
         phi(r) = (r0/r)^m exp(-m (r/dc)^mc + m (r0/dc)^mc).

@@ -47,6 +47,8 @@ def default_onsite(x: Any) -> Any:
 class ToyModel(Hamiltonian):
     """One s orbital, orthogonal basis, on-site terms that rise with the density of neighbours [1]_.
 
+    The matrix elements are::
+
         H_ll = h_ons(sum_(j != l) rho(r_lj)),      H_lk = h_hop(r_lk)
 
     Parameters
@@ -77,7 +79,7 @@ class ToyModel(Hamiltonian):
     Notes
     -----
     The papers leave the functions open (they refer to another work for those of their figure). The default
-    set, with ``r0 = 2.5`` Å and the switch from 2.8 to 4.2 Å, is
+    set, with ``r0 = 2.5`` Å and the switch from 2.8 to 4.2 Å, is::
 
         h_hop(r) = -0.2 eV exp(-2 (r/r0 - 1)),   rho(r) = exp(-8 (r/r0 - 1)),   h_ons(x) = 0.01545... eV x,
 

@@ -70,5 +70,5 @@ def model(request, silicon_mm):
     if request.param == "TightBinding-Kwon":
         return TightBinding("kwon-Si"), bulk("Si", cubic=True)
     if request.param == "TightBinding-toy":
-        return TightBinding("toy"), bulk("H", "fcc", a=3.54, cubic=True)
+        return TightBinding("toy"), bulk("Ni", a=3.54, cubic=True)
     return TightBinding(mu=5.8 if "mu" in request.param else None), bulk("Si", cubic=True)

@@ -10,7 +10,7 @@ from ase.optimize import BFGS
 from helpers import assert_derivative, moved
 from scipy.interpolate import make_interp_spline
 
-from ase_qmmm import Crystal, TightBinding, fermi_level
+from ase_qmmm import Crystal, ForceMixingCalculator, Regions, TaylorForces, TightBinding, fermi_level
 from ase_qmmm.contract import check_calculator
 from ase_qmmm.tightbinding import ToyModel
 
@@ -18,7 +18,7 @@ SPACING = 2.5
 GRID = {"size": (48, 48, 1), "gamma": True}
 
 
-def sheet(n=1, spacing=SPACING, symbol="H"):
+def sheet(n=1, spacing=SPACING, symbol="Ni"):
     cell = [[spacing, 0, 0], [spacing / 2, spacing * 3**0.5 / 2, 0], [0, 0, 0]]
     return Atoms(symbol, cell=cell, pbc=(True, True, False)).repeat((n, n, 1))
 
@@ -35,7 +35,7 @@ def test_spacing_is_exact():
     # It is the lowest minimum over all spacings within range, and costs energy to leave.
     others = np.linspace(0.6, 1.65, 22) * SPACING
     assert min(calc.evaluate(sheet(spacing=a)).energy for a in others) > here.energy - 1e-12
-    assert TightBinding("toy").evaluate(Atoms("H")).energy > here.energy + 0.1
+    assert TightBinding("toy").evaluate(Atoms("Ni")).energy > here.energy + 0.1
 
 
 def test_relaxed_crystal():
@@ -107,6 +107,24 @@ def test_far_atoms_matter_exponentially_little(mu):
         assert change[np.abs(r - outer) < 0.6].max() < 0.1 * change[np.abs(r - inner) < 0.6].max()
 
 
+def test_force_mixing_around_a_vacancy(mu):
+    """The mixture in two dimensions against the quantum model of the whole sheet."""
+    qm, crystal = TightBinding("toy"), Crystal(sheet())
+    mm = TaylorForces.from_calculator(qm, crystal, cutoff=10.0)
+    atoms = crystal.supercell(20)
+    centre = atoms.positions[210].copy()
+    del atoms[210]
+    regions = Regions.from_distance(atoms, centre, r_qm=8.0, r_buffer=5.0)
+    mixture = ForceMixingCalculator(qm, mm, regions)
+    forces = mixture.get_property("forces", atoms)
+    (cluster,) = mixture.clusters
+    assert len(cluster.index) >= (regions.qm | regions.buffer).sum()
+    error = np.abs(forces - TightBinding("toy", mu=mu).evaluate(atoms).forces)
+    assert np.abs(forces).max() > 0.02
+    assert error[regions.qm].max() < 1e-4
+    assert error[regions.mm].max() < 2e-4
+
+
 @pytest.mark.parametrize("form", ["functions", "splines"])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_own_functions(form, order):
@@ -150,7 +168,7 @@ def test_contract(options):
     atoms = sheet(2)
     atoms.rattle(0.1, seed=1)
     check_calculator(TightBinding("toy", **options), atoms, skip={"supercell"})
-    crystal = bulk("H", "fcc", a=3.54, cubic=True)
+    crystal = bulk("Ni", a=3.54, cubic=True)
     crystal.rattle(0.1, seed=1)
     check_calculator(TightBinding("toy", **options), crystal, skip={"supercell"})
 

@@ -66,7 +66,9 @@ class ToyModel(Hamiltonian):
     n_electrons : float
         Electrons per atom, more than 0 and less than 2.
     symbol : str
-        Element that stands for the atoms; ``"H"`` has nothing to do with hydrogen.
+        Element that stands for the atoms. ``"Ni"`` has nothing to do with nickel but its size: tools that
+        take atoms for bonded by their covalent radii, carving of clusters among them, need one that fits
+        the spacing.
     minimum_distance : float
         Å; closer pairs are refused.
 
@@ -117,7 +119,7 @@ class ToyModel(Hamiltonian):
         cutoff: float = CUTOFF,
         switch: float | None = None,
         n_electrons: float = 1.0,
-        symbol: str = "H",
+        symbol: str = "Ni",
         minimum_distance: float = 0.5,
     ) -> None:
         self.cutoff = check_positive("cutoff", cutoff, "Å")
@@ -134,7 +136,7 @@ class ToyModel(Hamiltonian):
         if not n_electrons < 2:
             raise ValueError(f"n_electrons: got {n_electrons}, expected less than 2 (one s orbital)")
         if atomic_numbers.get(symbol, 0) == 0:
-            raise ValueError(f"symbol: got {symbol!r}, expected a chemical symbol, e.g. 'H'")
+            raise ValueError(f"symbol: got {symbol!r}, expected a chemical symbol, e.g. 'Ni'")
         self.symbols = (symbol,)
         self._onsite, self._hopping, self._density = onsite, hopping, density
         own = (onsite, hopping, density) != (default_onsite, default_hopping, default_density)

@@ -36,7 +36,7 @@ from .mixing.regions import defect_centres
 from .neighbours import unwrap
 from .plotting import plot_regions
 from .taylor import TaylorForces
-from .tightbinding import TightBinding, model_names
+from .tightbinding import TightBinding, load_model, model_names
 
 __all__ = [
     "OPTIMIZERS",
@@ -233,7 +233,9 @@ def _relax(
     qm = TightBinding(settings.qm, kT=settings.kT, mu=settings.mu)
     unknown = sorted(set(atoms.get_chemical_symbols()) - set(qm.model.symbols))
     if unknown:
-        fitting = [name for name in model_names() if unknown[0] in name.split("-")[1]]
+        # The symbol of the toy model stands for no element.
+        names = [name for name in model_names() if name != "toy"]
+        fitting = [name for name in names if unknown[0] in load_model(name).symbols]
         hint = f"; try --qm {' or '.join(fitting)}" if fitting else ""
         raise StructureError(f"structure: {settings.qm} has no parameters for {', '.join(unknown)}{hint}")
     unit_cell = guess_unit_cell(atoms) if unit_cell is None else unit_cell

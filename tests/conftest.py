@@ -60,9 +60,15 @@ def copper_mm(copper_crystal):
     return TaylorForces.from_calculator(EMT(), copper_crystal, cutoff=6.0)
 
 
-@pytest.fixture(params=["TightBinding", "TightBinding-mu", "TaylorForces"])
+@pytest.fixture(
+    params=["TightBinding", "TightBinding-mu", "TightBinding-Kwon", "TightBinding-toy", "TaylorForces"]
+)
 def model(request, silicon_mm):
     """A model, and a structure that it treats."""
     if request.param == "TaylorForces":
         return silicon_mm, silicon_mm.crystal.supercell(2)
+    if request.param == "TightBinding-Kwon":
+        return TightBinding("kwon-Si"), bulk("Si", cubic=True)
+    if request.param == "TightBinding-toy":
+        return TightBinding("toy"), bulk("Ni", a=3.54, cubic=True)
     return TightBinding(mu=5.8 if "mu" in request.param else None), bulk("Si", cubic=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import sys
@@ -10,6 +11,10 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
+from helpers import assert_derivative, moved
+
+from ase_qmmm import TightBinding
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -73,6 +78,26 @@ def test_example_structure_is_what_its_script_writes(monkeypatch, tmp_path):
     atoms = ase.io.read(EXAMPLES / "si_vacancy.extxyz")
     assert len(atoms) == 999
     assert atoms.cell.lengths() == pytest.approx([5 * 5.431] * 3)
+
+
+def test_own_hamiltonian_script(monkeypatch, capsys):
+    """Every promise of the contract, gradients included, for a Hamiltonian of about 40 lines."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    importlib.import_module("own_hamiltonian").main()
+    printed = capsys.readouterr().out
+    assert "gradients, invariances and weights hold" in printed
+    assert "lattice constant: 5.4310 Å" in printed  # what its repulsion is fitted to
+
+
+def test_own_hamiltonian_responds_to_displacements(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    model = importlib.import_module("own_hamiltonian").HarrisonSilicon()
+    atoms = bulk("Si", a=5.431)
+    atoms.rattle(0.1, seed=2)
+    calc = TightBinding(model, mu=-9.0, kpts=(2, 2, 2))
+    u = np.array([[[0.3, -1.0, 0.2], [0.8, 0.1, -0.5]]])
+    change = calc.force_response(atoms, u)[0]
+    assert_derivative(lambda h: calc.evaluate(moved(atoms, u[0], h)).forces, change)
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from ase.build import bulk, fcc111
 from ase.calculators.calculator import InputError
 
 from ase_qmmm import Crystal, TightBinding
-from ase_qmmm.errors import QMMMError, StructureError
+from ase_qmmm.errors import NumericsError, QMMMError, StructureError
+from ase_qmmm.tightbinding import model_names
 
 
 def with_nan(atoms):
@@ -71,8 +72,8 @@ STRUCTURES = [
     (on_one_site, "atoms 0 and 1 are|sit on no site|moved|lack|no neighbours"),
     (nearly_on_one_site, "atoms 0 and 1 are|sit on no site|moved|lack|no neighbours"),
     (on_an_image, "atoms 0 and 1 are|sit on no site|moved|lack|no neighbours"),
-    (uranium, "no parameters for U .*it knows Si|sit on no site|lack"),
-    (ghost, "no parameters for X .*it knows Si|sit on no site|lack"),
+    (uranium, "no parameters for U .*it knows (Si|Ni)|sit on no site|lack"),
+    (ghost, "no parameters for X .*it knows (Si|Ni)|sit on no site|lack"),
 ]
 
 
@@ -107,17 +108,38 @@ def test_empty(model):
 
 
 @pytest.mark.parametrize("ensemble", [{}, {"mu": 5.8}])
-def test_free_atom(ensemble):
+@pytest.mark.parametrize("name", model_names())
+def test_free_atom(name, ensemble):
     """No neighbour: on-site levels, no force, and no division by zero."""
-    calc = TightBinding(**ensemble)
-    for atoms in (Atoms("Si"), Atoms("Si", cell=[30] * 3, pbc=True), Atoms("Si2", [[0, 0, 0], [0, 0, 25.0]])):
+    calc = TightBinding(name, **ensemble)
+    one = calc.model.symbols[-1]
+    pair = Atoms([one] * 2, [[0, 0, 0], [0, 0, 25.0]])
+    for atoms in (Atoms(one), Atoms(one, cell=[30] * 3, pbc=True), pair):
         with np.errstate(divide="raise", invalid="raise", over="raise"):
             result = calc.evaluate(atoms)
             calc.with_options(mu=5.8, energy=None).force_response(atoms, np.ones((1, len(atoms), 3)))
         assert not result.forces.any()
         assert result.energies == pytest.approx(
-            calc.evaluate(Atoms("Si")).energies[[0] * len(atoms)], abs=1e-9
+            calc.evaluate(Atoms(one)).energies[[0] * len(atoms)], abs=1e-9
         )
+
+
+# Lattices below the distances at which the overlap matrix stops being positive.
+COLLAPSED = {
+    "nrl-Si-sp": bulk("Si", a=4.2),
+    "nrl-W-spd": bulk("W", a=2.55),
+    "nrl-Al-spd": bulk("Al", a=3.2),
+    "nrl-Ti-spd": bulk("Ti", "hcp", a=2.5, covera=1.588),
+}
+
+
+@pytest.mark.parametrize("name", COLLAPSED)
+def test_compressed_until_the_overlap_is_not_positive(name):
+    calc = TightBinding(name, kpts={"size": (4, 4, 4), "gamma": True})
+    with pytest.raises(
+        NumericsError, match=rf"{name}: the overlap matrix is not .*eigenvalue -.*closest pair"
+    ):
+        calc.evaluate(COLLAPSED[name])
 
 
 def test_free_cluster_is_a_padded_one():
@@ -149,10 +171,10 @@ def test_slab_with_a_zero_vector_is_a_padded_one():
         calc.get_property("stress", flat)  # without a third vector there is no volume
 
 
-@pytest.mark.parametrize("name", ["nrl-Si-sp", "nrl-W-spd"])
+@pytest.mark.parametrize("name", ["nrl-Si-sp", "nrl-W-spd", "nrl-Fe-spd-spin", "kwon-Si", "toy"])
 def test_cell_smaller_than_the_range(name):
     """One and the same crystal as a primitive cell with k-points, and as a supercell."""
-    unit = bulk(name.split("-")[1])
+    unit = bulk("Ni", a=3.54) if name == "toy" else bulk(name.split("-")[1])
     small = TightBinding(name, mu=6.0, kpts={"size": (4, 4, 4), "gamma": True}).evaluate(unit)
     large = TightBinding(name, mu=6.0, kpts={"size": (2, 2, 2), "gamma": True}).evaluate(unit.repeat(2))
     assert large.energies == pytest.approx(np.tile(small.energies, 8), abs=1e-10)
@@ -184,15 +206,15 @@ def test_atoms_far_outside_the_cell(model, rng):
         assert np.abs(got.virial - expected.virial).max() < 1e-8
 
 
-def integer_positions():
-    return Atoms("Si4", [[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0]], cell=[5, 5, 5], pbc=True)
+def integer_positions(symbol):
+    return Atoms([symbol] * 4, [[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0]], cell=[5, 5, 5], pbc=True)
 
 
 @pytest.mark.parametrize("change", ["read-only", "fortran", "integer", "float32"])
 def test_layout_of_the_input(model, change):
     calc, atoms = model
     if change == "integer" and isinstance(calc, TightBinding):
-        atoms = integer_positions()
+        atoms = integer_positions(calc.model.symbols[0])
     other = atoms.copy()
     positions = other.positions.copy()
     if change == "read-only":

@@ -27,7 +27,11 @@ from ase_qmmm.errors import NumericsError
         ({"solver": "magic"}, ValueError, "solver: got 'magic'"),
         ({"cutoff_form": "sharp"}, ValueError, "cutoff_form: got 'sharp'"),
         ({"model": "nrl-Si-spp"}, ValueError, "did you mean 'nrl-Si-sp'"),
-        ({"model": "nothing"}, ValueError, "known: nrl-"),
+        ({"model": "kwon-si"}, ValueError, "did you mean 'kwon-Si'"),
+        ({"model": "toys"}, ValueError, "did you mean 'toy'"),
+        ({"model": "nothing"}, ValueError, "known: nrl-.* or a path ending in .json"),
+        ({"model": "nothing.json"}, FileNotFoundError, "there is no parameter file 'nothing.json'"),
+        ({"model": 14}, TypeError, "model: got int, expected a name, a path or a Hamiltonian"),
     ],
 )
 def test_bad_parameters_of_tight_binding(arguments, error, text):

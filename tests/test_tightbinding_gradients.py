@@ -92,10 +92,15 @@ def test_degenerate_levels(system, ensemble, rng):
     assert_derivative(lambda h: calc.evaluate(moved(atoms, u, h), w).energy, slope)
 
 
-@pytest.mark.parametrize("model", ["nrl-W-spd", "nrl-CuAu-spd"])
+@pytest.mark.parametrize("model", ["nrl-W-spd", "nrl-CuAu-spd", "nrl-Ti-spd", "nrl-Fe-spd-spin"])
 def test_d_orbitals_and_two_species(model, rng):
     if model == "nrl-W-spd":
         atoms = bulk("W", cubic=True)
+    elif model == "nrl-Fe-spd-spin":
+        atoms = bulk("Fe", a=2.8, cubic=True)
+    elif model == "nrl-Ti-spd":
+        # One bond inside the quartic that flattens hoppings below 2.35 Å.
+        atoms = Atoms("Ti2", [[0, 0, 0], [1.2, 1.2, 1.4]], cell=[4, 4, 5], pbc=True)
     else:
         atoms = Atoms("CuAu", [[0, 0, 0], [2.0, 2.0, 1.8]], cell=[2.8, 2.8, 3.7], pbc=True)
     atoms.rattle(0.05, seed=4)

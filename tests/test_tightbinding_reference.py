@@ -14,6 +14,7 @@ from ase_qmmm import TightBinding
 from ase_qmmm.tightbinding import NRLModel
 from ase_qmmm.tightbinding.matrices import build_matrices
 from ase_qmmm.tightbinding.slater_koster import shell_channels
+from ase_qmmm.tightbinding.spectrum import fermi
 
 REFERENCE = json.loads((Path(__file__).parent / "data" / "nrl_tb_reference.json").read_text(encoding="utf-8"))
 RESULTS = [
@@ -158,3 +159,48 @@ def test_elastic_constants():
     assert uniaxial[0] == pytest.approx(anchors["C11"], rel=0.01)
     assert uniaxial[1] == pytest.approx(anchors["C12"], rel=0.01)
     assert derivative(shear)[3] == pytest.approx(anchors["C44_unrelaxed"], rel=0.01)
+
+
+def test_bands_at_the_lattice_constant():
+    bands = REFERENCE["si_anchors"]["bands_a0"]
+    atoms, calc = bulk("Si", a=bands["a"]), TightBinding()
+    points = {"Gamma": [0, 0, 0], "X": [0, 0.5, 0.5], "L": [0.5, 0.5, 0.5], "W": [0.25, 0.75, 0.5]}
+    for name, k in points.items():
+        levels = calc.eigenvalues(atoms, kpts=[k])[0][0]
+        assert np.abs(levels - bands["points"][name]).max() < 1e-8
+    assert calc.eigenvalues(atoms, kpts=[points["Gamma"]])[0][0, 3] == pytest.approx(bands["VBM"], abs=1e-8)
+    assert calc.eigenvalues(atoms, kpts=[points["L"]])[0][0, 4] == pytest.approx(bands["CBM"], abs=1e-8)
+
+
+def test_dimer_curve():
+    curve = REFERENCE["dimer_curve_Si_sp"]
+    unit = np.array(curve["direction"]) / np.linalg.norm(curve["direction"])
+    calc = TightBinding(kT=curve["kT"], energy="band")
+    for point in curve["points"]:
+        result = calc.evaluate(Atoms("Si2", [[0, 0, 0], point["r"] * unit]))
+        assert result.energy == pytest.approx(point["E_band"], abs=1e-8)
+        assert result.forces[1] @ unit == pytest.approx(point["force_radial_on_atom2"], abs=1e-7)
+
+
+@pytest.mark.slow
+def test_unrelaxed_vacancy():
+    anchor = REFERENCE["si_anchors"]["vacancy_unrelaxed_64_k222_MP"]
+    atoms = bulk("Si", a=5.42635, cubic=True).repeat(2)
+    calc = TightBinding(kpts=(2, 2, 2), energy="band")
+    assert calc.evaluate(atoms).energy == pytest.approx(anchor["E64"], abs=1e-6)
+    del atoms[0]
+    assert calc.evaluate(atoms).energy == pytest.approx(anchor["E63"], abs=1e-6)
+
+
+def test_moment_of_iron():
+    """Levels of each spin at one chemical potential; the measured moment is 2.2 Bohr magnetons."""
+    calc = TightBinding("nrl-Fe-spd-spin", kpts={"size": (8, 8, 8)})
+    atoms = bulk("Fe", a=2.8418)
+    calc.evaluate(atoms)
+    levels, weights = calc.eigenvalues(atoms)
+    assert weights.sum() == pytest.approx(1.0)
+    assert calc.charges(atoms).sum() == pytest.approx(8.0, abs=1e-10)
+    electrons = 2 * weights * fermi(levels, calc.last_mu, calc.kT).sum(axis=1)
+    half = len(electrons) // 2
+    moment = electrons[:half].sum() - electrons[half:].sum()
+    assert moment == pytest.approx(2.2, abs=0.1)

@@ -17,6 +17,7 @@ from . import dense
 from .hamiltonian import Hamiltonian
 from .matrices import build_matrices, spin_channels
 from .models import load_model
+from .repulsion import Repulsion
 from .response import force_response
 from .spectrum import States, eigenstates, find_mu, reduced_kpoints
 
@@ -46,9 +47,9 @@ class TightBinding(SiteCalculator):
 
     Parameters
     ----------
-    model : str or Hamiltonian
-        Parameter set, e.g. ``"nrl-Si-sp"``, see :func:`ase_qmmm.tightbinding.model_names`; or an own
-        :class:`~ase_qmmm.tightbinding.Hamiltonian`.
+    model : str, os.PathLike or Hamiltonian
+        A name, e.g. ``"nrl-Si-sp"``, see :func:`ase_qmmm.tightbinding.model_names`; a file of NRL parameters
+        (``.json``, ``.json#set`` or ``.par``); or an own :class:`~ase_qmmm.tightbinding.Hamiltonian`.
     kT : float
         Electronic temperature (eV).
     mu : float, optional
@@ -60,14 +61,15 @@ class TightBinding(SiteCalculator):
         Level functional; default ``"free"`` at fixed number and ``"grand"`` at fixed mu. ``"free"`` reports
         the Helmholtz free energy as ``free_energy`` and its extrapolation to kT = 0 as ``energy``.
     cutoff_form : {"smooth", "original"}
-        How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel`.
+        How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel` and
+        :class:`~ase_qmmm.tightbinding.KwonModel`. Other models have one form only.
     solver : "dense" or an object
         ``"dense"``: LAPACK on dense matrices; :class:`Embedded`: a cluster in frozen surroundings.
 
     Raises
     ------
-    ValueError, TypeError
-        Unknown model, keyword or option; kT not positive.
+    ValueError, TypeError, FileNotFoundError
+        Unknown model, file, keyword or option; kT not positive.
     StructureError, NumericsError
         On evaluation: elements without parameters, atoms too close, an overlap matrix that is not positive.
 
@@ -102,7 +104,7 @@ class TightBinding(SiteCalculator):
     ) -> None:
         super().__init__()
         self.model = load_model(model, cutoff_form)
-        self.cutoff_form = cutoff_form
+        self.cutoff_form: str = getattr(self.model, "cutoff_form", "smooth")
         self.kT = check_positive("kT", kT, "eV")
         if mu is not None and not np.isfinite(mu):
             raise ValueError(f"mu: got {mu!r}, expected a finite number (eV) or None")
@@ -144,8 +146,8 @@ class TightBinding(SiteCalculator):
         if "mu" in changes and "energy" not in changes and (changes["mu"] is None) != (self.mu is None):
             options["energy"] = None if self.kind != "band" else "band"
         options.update(changes)
-        changed = options["cutoff_form"] != self.cutoff_form
-        return TightBinding(self.model.name if changed else self.model, **options)
+        model = self.model.with_cutoff_form(options.pop("cutoff_form"))
+        return TightBinding(model, **options)
 
     def for_crystal(self, unit_cell: Atoms) -> TightBinding:
         """Same model with k-points that converge the bulk crystal (a sampled length of 50 Å or `kpts`)."""
@@ -237,6 +239,8 @@ class TightBinding(SiteCalculator):
         changes = np.zeros_like(directions)
         for matrices, states in solution:
             changes += force_response(matrices, states, solution.functional, directions, progress=progress)
+        if self.model.repulsive:
+            changes += Repulsion(solution.channels[0]).force_response(directions)
         return changes
 
     def force_constants(self, crystal: Crystal, cutoff: float, *, progress: bool = False) -> ForceConstants:

@@ -12,6 +12,7 @@ from ase import Atoms
 from ..sites import SiteResult
 from .functionals import LevelFunctional, divided_differences, spectral_product
 from .matrices import Matrices, PatternDensity, spin_channels
+from .repulsion import Repulsion
 from .response import plain_gradient
 from .spectrum import States, eigenstates, entropy, fermi, fermi_slopes, find_mu, reduced_kpoints
 
@@ -68,6 +69,12 @@ def evaluate(calc: TightBinding, atoms: Atoms, site_weights: np.ndarray | None) 
         heat += channel_heat
         energies += _site_energies(matrices, states, functional, channel_heat, (d_h, d_m, values))
         f, v = matrices.forces_and_virial(matrices.pair_gradients(d_h, d_m))
+        forces += f
+        virial += v
+    if calc.model.repulsive:
+        repulsion = Repulsion(solution.channels[0])
+        energies += repulsion.energies
+        f, v = repulsion.forces_and_virial(site_weights)
         forces += f
         virial += v
     energy = float(energies.sum() if site_weights is None else site_weights @ energies)

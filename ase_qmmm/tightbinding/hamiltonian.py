@@ -15,7 +15,7 @@ __all__ = ["Hamiltonian"]
 class Hamiltonian(ABC):
     """Base class of two-centre tight-binding models of s, p and d orbitals.
 
-    With channels c (sss, sps, pps, ppp ...), on-site densities and an optional repulsion the model is
+    With channels c (sss, sps, pps, ppp ...), on-site densities and an optional repulsion the model is::
 
         H_ia,jb = sum_c G_abc(r_ij) h_c(|r_ij|),      M_ia,jb = sum_c G_abc(r_ij) m_c(|r_ij|),
         H_ia,ia = sum_t h_t,a(rho_i(t)),              rho_i(t) = sum_(j of species t) rho_t(|r_ij|),
@@ -59,6 +59,9 @@ class Hamiltonian(ABC):
     orthogonal: bool = False
     repulsive: bool = False
     citation: str = ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
 
     @property
     def numbers(self) -> np.ndarray:
@@ -121,6 +124,14 @@ class Hamiltonian(ABC):
     def repulsive_energy(self, centre: int, neighbour: int, x: np.ndarray, order: int) -> np.ndarray:
         """Repulsive energy of n atoms of species `centre` as function of x, (order + 1, n), eV."""
         return np.zeros((order + 1, len(x)))
+
+    def with_cutoff_form(self, cutoff_form: str) -> Hamiltonian:
+        """Same model with another end of its functions; an error unless the model knows several."""
+        if cutoff_form == getattr(self, "cutoff_form", "smooth"):
+            return self
+        raise ValueError(
+            f"cutoff_form: got {cutoff_form!r}, but {self.name} has one form only; leave it at 'smooth'"
+        )
 
     def _no_overlap(
         self, a: int, b: int, distances: np.ndarray, order: int

@@ -7,58 +7,43 @@ their sources lie in ``data/nrl_tb_params.json``.
 
 from __future__ import annotations
 
-import difflib
-import json
-from functools import lru_cache
-from importlib import resources
-from typing import Any
+import copy
+import os
 
 import numpy as np
 
 from .hamiltonian import Hamiltonian
-from .radial import exponential, half_cosine, leibniz, logistic, polynomial
+from .nrl_files import is_parameter_file, packaged_set, packaged_sets, read_parameters
+from .radial import exponential, flattened, half_cosine, leibniz, logistic, polynomial
 from .slater_koster import shell_channels
 
-__all__ = ["NRLModel", "model_names"]
+__all__ = ["NRLModel", "nrl_names"]
 
 # CODATA 2014, as the published reference values use; ase.units differs in the tenth digit.
 RYDBERG = 13.60569301  # eV
 BOHR = 0.52917721067  # Å
 
 
-@lru_cache(maxsize=1)
-def _packaged() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("data/nrl_tb_params.json").read_text(encoding="utf-8")
-    data: dict[str, Any] = json.loads(text)
-    return data
-
-
-def model_names() -> list[str]:
-    """Names of the packaged parameter sets, e.g. ``nrl-Si-sp``."""
-    return [
-        "nrl-" + name.replace("_", "-") for name, s in _packaged()["sets"].items() if _unsupported(s) is None
-    ]
-
-
-def _unsupported(parameters: dict[str, Any]) -> str | None:
-    for key, text in (
-        ("short_range_spline", "a short-range spline"),
-        ("pair_repulsion", "a pair repulsion"),
-        ("force_harrison_signs", "Harrison signs"),
-        ("orthogonal", "an orthogonal basis"),
-    ):
-        if parameters.get(key):
-            return text
-    return None
+def nrl_names() -> list[str]:
+    """Names of the packaged NRL sets, e.g. ``nrl-Si-sp``."""
+    return ["nrl-" + name.replace("_", "-") for name in packaged_sets()]
 
 
 class NRLModel(Hamiltonian):
     """One NRL parameter set, as radial functions in eV and Å.
 
+    With ``rho_i(t) = sum_(j of species t) exp(-lambda_t^2 r_ij) F(r_ij)`` the on-site terms are
+    ``h_il = sum_t a + b rho^(2/3) + c rho^(4/3) + d rho^2``, and each hopping and overlap is
+    ``(e + f r + fbar r^2) exp(-g^2 r) F(r)``. Some sets let the overlap of equal atoms tend to that of one
+    atom, ``(delta + p r + q r^2 + r3 r^3) exp(-s^2 r) F(r)``. Ti_spd bends hoppings and overlaps to a
+    constant below a distance (D. R. Trinkle et al., Phys. Rev. B 73, 094123 (2006)). Fe_spd_spin has a
+    Hamiltonian per spin. The total energy is that of the levels; there is no repulsion.
+
     Parameters
     ----------
-    name : str
-        ``"nrl-<set>"`` with a packaged set, e.g. ``"nrl-Si-sp"``.
+    name : str or os.PathLike
+        ``"nrl-<set>"`` with a packaged set, e.g. ``"nrl-Si-sp"``; or a file: ``"my.json"``,
+        ``"my.json#set"``, ``"my.par"`` (see :mod:`ase_qmmm.tightbinding.nrl_files`).
     cutoff_form : {"smooth", "original"}
         With x = (r - r_cut) / l + 5 the cutoff is 1 / (1 + exp x), times a half cosine over the last l
         ("smooth", continuously differentiable) or a step at r_cut ("original", which jumps by 0.0067).
@@ -69,23 +54,18 @@ class NRLModel(Hamiltonian):
         Range of the Hamiltonian (Å).
     minimum_distance : float
         Separation (Å) below which a pair of atoms is refused as overlapping.
+
+    Raises
+    ------
+    ValueError
+        Unknown name or cutoff; a file with missing, wrong or unknown entries.
+    FileNotFoundError
     """
 
-    def __init__(self, name: str, cutoff_form: str = "smooth") -> None:
-        if cutoff_form not in ("smooth", "original"):
-            raise ValueError(f"cutoff_form: got {cutoff_form!r}, expected 'smooth' or 'original'")
-        key = name.removeprefix("nrl-").replace("-", "_")
-        sets = _packaged()["sets"]
-        if not name.startswith("nrl-") or key not in sets:
-            near = difflib.get_close_matches(name, model_names(), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"model: got {name!r}{hint} (known: {', '.join(model_names())})")
-        reason = _unsupported(sets[key])
-        if reason is not None:
-            raise ValueError(f"model: {name!r} needs {reason}, which TightBinding does not treat")
-        self.name = name
-        self.cutoff_form = cutoff_form
-        self._set = sets[key]
+    def __init__(self, name: str | os.PathLike[str], cutoff_form: str = "smooth") -> None:
+        self.cutoff_form = _checked_form(cutoff_form)
+        self._set = read_parameters(name) if is_parameter_file(name) else packaged_set(str(name), nrl_names())
+        self.name = os.fspath(name)
         self.citation: str = self._set["citation"]
         self.symbols: tuple[str, ...] = tuple(s["symbol"] for s in self._set["species"])
         self.shells: tuple[tuple[int, ...], ...] = tuple(tuple(s["shells"]) for s in self._set["species"])
@@ -95,14 +75,19 @@ class NRLModel(Hamiltonian):
         self._onsite = {(p["centre"], p["neighbour"]): p["abcd"] for p in self._set["onsite"]}
         self.cutoff: float = max(p["r_cut"] for p in self._pairs.values()) * BOHR
 
+    def with_cutoff_form(self, cutoff_form: str) -> NRLModel:
+        """Same parameters with another end of the Hamiltonian."""
+        if cutoff_form == self.cutoff_form:
+            return self
+        model: NRLModel = copy.copy(self)
+        model.cutoff_form = _checked_form(cutoff_form)
+        return model
+
     def __repr__(self) -> str:
         return f"NRLModel({self.name!r}, cutoff_form={self.cutoff_form!r})"
 
     def _fade(self, a: int, b: int, r: np.ndarray, order: int) -> np.ndarray:
-        pair = (
-            self._pairs.get((self.symbols[a], self.symbols[b]))
-            or self._pairs[self.symbols[b], self.symbols[a]]
-        )
+        pair = self._pairs[self.symbols[a], self.symbols[b]]
         r_cut, width = pair["r_cut"], pair["screen_l"]
         fermi: np.ndarray = logistic((r - r_cut) / width + 5.0, width, order)
         if self.cutoff_form == "original":
@@ -122,38 +107,42 @@ class NRLModel(Hamiltonian):
         """Hopping (eV) and overlap functions; see :meth:`Hamiltonian.two_centre`."""
         r = distances / BOHR
         fade = self._fade(a, b, r, order)
-        cache: dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]] = {}
-        out = {}
+        out: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         for l1 in self.shells[a]:
             for l2 in self.shells[b]:
+                if a == b and (l2, l1) in out:
+                    out[l1, l2] = out[l2, l1]
+                    continue
                 # The lower-l orbital sits on the first atom of a table.
                 first, second = (a, b) if l1 <= l2 else (b, a)
-                key = (self.symbols[first], self.symbols[second])
-                hopping, overlap = [], []
-                for channel in shell_channels(l1, l2):
-                    if (*key, channel) not in cache:
-                        cache[(*key, channel)] = self._channel(key, channel, r, fade, order, spin)
-                    h, s = cache[(*key, channel)]
-                    hopping.append(h)
-                    overlap.append(s)
+                channels = [
+                    self._channel(first, second, name, r, fade, spin) for name in shell_channels(l1, l2)
+                ]
                 out[l1, l2] = (
-                    self._in_angstrom(np.array(hopping), energy=True),
-                    self._in_angstrom(np.array(overlap), energy=False),
+                    self._in_angstrom(np.array([h for h, _ in channels]), energy=True),
+                    self._in_angstrom(np.array([m for _, m in channels]), energy=False),
                 )
         return out
 
     def _channel(
-        self, key: tuple[str, str], channel: str, r: np.ndarray, fade: np.ndarray, order: int, spin: int
+        self, first: int, second: int, channel: str, r: np.ndarray, fade: np.ndarray, spin: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        pair = self._pairs[key]
-        h = pair["hopping"][channel][spin]
-        s = pair["overlap"][channel][spin]
-        hopping = leibniz(leibniz(polynomial(h[:3], r, order), exponential(h[3], r, order)), fade)
+        """Hopping (Rydberg) and overlap of one channel with derivatives by r in Bohr, (order + 1, p)."""
+        pair = self._pairs[self.symbols[first], self.symbols[second]]
+        h, s = pair["hopping"][channel][spin], pair["overlap"][channel][spin]
         coefficients = s[:3]
-        if self._set["overlap_zero_limit"] and key[0] == key[1]:
+        if self._set["overlap_zero_limit"] and first == second:
             coefficients = [1.0 if channel[0] == channel[1] else 0.0, *s[:3]]
-        overlap = leibniz(leibniz(polynomial(coefficients, r, order), exponential(s[3], r, order)), fade)
-        return hopping, overlap
+        parts = []
+        for polynomial_part, rate in ((h[:3], h[3]), (coefficients, s[3])):
+            f = _decaying(polynomial_part, rate, r, fade)
+            if self._set["short_range_spline"]:
+                r_min, width = pair["r_min_spline"], pair["sigma_spline"]
+                end = np.array([r_min])
+                edge = _decaying(polynomial_part, rate, end, self._fade(first, second, end, 2))
+                f = flattened(f, r, r_min, width, edge[:, 0])
+            parts.append(f)
+        return parts[0], parts[1]
 
     def density(
         self, centre: int, neighbour: int, distances: np.ndarray, order: int, spin: int = 0
@@ -189,3 +178,15 @@ class NRLModel(Hamiltonian):
                 out[k, :, start : start + 2 * l + 1] = value[:, None] * RYDBERG
             start += 2 * l + 1
         return out
+
+
+def _decaying(coefficients: list[float], rate: float, r: np.ndarray, fade: np.ndarray) -> np.ndarray:
+    """Polynomial times exponential times cutoff, to the order of the cutoff."""
+    order = len(fade) - 1
+    return leibniz(leibniz(polynomial(np.array(coefficients), r, order), exponential(rate, r, order)), fade)
+
+
+def _checked_form(cutoff_form: str) -> str:
+    if cutoff_form not in ("smooth", "original"):
+        raise ValueError(f"cutoff_form: got {cutoff_form!r}, expected 'smooth' or 'original'")
+    return cutoff_form

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import comb
+from math import comb, factorial
 
 import numpy as np
 
@@ -13,6 +13,8 @@ __all__ = [
     "inverse_power",
     "logistic",
     "half_cosine",
+    "smooth_step",
+    "flattened",
     "reduced_derivatives",
 ]
 
@@ -73,19 +75,59 @@ def half_cosine(r: np.ndarray, start: float, stop: float, order: int) -> np.ndar
     return out
 
 
-def reduced_derivatives(f: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Powers 0, 1, 2 of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
+def smooth_step(r: np.ndarray, start: float, stop: float, order: int, smoothness: int = 4) -> np.ndarray:
+    """Derivatives of the polynomial switch from 1 at `start` to 0 at `stop`.
 
-    With ``t_k`` these, the Cartesian derivatives of f(|r|) are ``df/dr_c = r_c t_1`` and
-    ``d2f/dr_c dr_d = delta_cd t_1 + r_c r_d t_2``.
+    Its first `smoothness` derivatives are zero at both ends: 2 is the quintic, 4 has degree nine.
+    """
+    n = smoothness
+    rising = np.zeros(2 * n + 2)
+    for k in range(n + 1):
+        rising[n + 1 + k] = (-1) ** k * comb(n + k, k) * comb(2 * n + 1, n - k)
+    poly = np.polynomial.Polynomial(rising)
+    out = np.zeros((order + 1, len(r)))
+    out[0] = r <= start
+    inside = (r > start) & (r < stop)
+    # Counted from `stop`, so that the last small values keep their digits.
+    x = (stop - r[inside]) / (stop - start)
+    for k in range(order + 1):
+        out[k, inside] = (poly if k == 0 else poly.deriv(k))(x) / (start - stop) ** k
+    return out
+
+
+def flattened(f: np.ndarray, r: np.ndarray, start: float, width: float, edge: np.ndarray) -> np.ndarray:
+    """Replace f (order + 1, p) below `start` by a quartic that is constant below ``start - width``.
+
+    The quartic has value, slope and second derivative of f at `start`, given as `edge`, and reaches its
+    constant with slope and curvature zero: two derivatives are continuous everywhere.
+    """
+    value, slope, curvature = edge[0], width * edge[1], width**2 * edge[2]
+    constant = value - slope / 2 + curvature / 12
+    poly = np.polynomial.Polynomial([constant, 0.0, 0.0, slope - curvature / 3, -slope / 2 + curvature / 4])
+    below = r < start
+    x = np.maximum(r[below] - (start - width), 0.0) / width
+    out = f.copy()
+    for k in range(len(f)):
+        out[k, below] = (poly if k == 0 else poly.deriv(k))(x) / width**k
+        if k > 0:
+            out[k, r <= start - width] = 0.0
+    return out
+
+
+def reduced_derivatives(f: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Powers of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
+
+    With ``t_k = ((1/r) d/dr)^k f`` the Cartesian derivatives of f(|r|) are ``df/dr_c = r_c t_1``,
+    ``d2f/dr_c dr_d = delta_cd t_1 + r_c r_d t_2`` and so on: each further derivative raises k and brings a
+    factor r_c, or removes a factor r_c without raising k. In closed form, for k >= 1,
+
+        t_k = sum_(j=1)^k (-1)^(k-j) (2k-j-1)! / (2^(k-j) (k-j)! (j-1)!) r^(j-2k) d^j f / dr^j.
     """
     order = f.shape[-2] - 1
-    if order > 2:
-        raise ValueError(f"order: got {order}, expected at most 2")
-    out = np.empty_like(f)
+    out = np.zeros_like(f)
     out[..., 0, :] = f[..., 0, :]
-    if order >= 1:
-        out[..., 1, :] = f[..., 1, :] / r
-    if order >= 2:
-        out[..., 2, :] = (f[..., 2, :] - out[..., 1, :]) / r**2
+    for k in range(1, order + 1):
+        for j in range(1, k + 1):
+            factor = factorial(2 * k - j - 1) / (2 ** (k - j) * factorial(k - j) * factorial(j - 1))
+            out[..., k, :] += (-1) ** (k - j) * factor * f[..., j, :] / r ** (2 * k - j)
     return out

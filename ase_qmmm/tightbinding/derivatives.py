@@ -1,130 +1,288 @@
-"""Exact derivatives of site energies and forces at the perfect crystal, of any order up to three."""
+"""Exact derivatives of site energies and forces at the perfect crystal, up to third order.
+
+At a fixed chemical potential the grand potential of the infinite crystal is ``-sum_q 2 Re[rho_q log det K(z_q)]``
+with ``K = z M - H`` and the poles of the Fermi function. Its derivatives by displacements are traces of products
+of the Green's function with derivatives of K (:mod:`ase_qmmm.tightbinding.traces`); no difference quotient is taken
+and no supercell built. Site energies are derivatives of the same by the weight of their site.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..crystal import Crystal
 from ..errors import check_positive
+from ..symmetry import Operation, space_group, stencil_permutation
 from .calculator import TightBinding, fermi_level, k_grid
+from .expansion import Expansion
 from .greens import CrystalMatrices
 from .perturbation import Region
-from .poles import FermiPoles, fermi_poles
-from .traces import Pattern, Source, Symmetric, bilinear, double_sandwich, sandwich
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .poles import fermi_poles
+from .traces import Source
 
 __all__ = ["CrystalDerivatives", "force_derivatives", "site_energy_derivatives"]
 
-# Length (Å) along each direction after which the crystal repeats: beyond twice the distance of the farthest
-# sites of a region by so much.
-SAMPLING_MARGIN = 20.0
+log = logging.getLogger(__name__)
+
+# The crystal repeats after the extent of a region and so much more (Å): its Green's function at the poles has
+# decayed to 1e-7 of its value by then (docs/derivatives.md).
+MARGIN = 40.0
 
 
-class Expansion:
-    """Derivatives of log det sums over the poles around one basis atom, for one spin."""
+@dataclass(frozen=True)
+class CrystalDerivatives:
+    """Derivatives of the site energies, or of the forces, of a perfect crystal over its stencils.
 
-    def __init__(
-        self,
-        region: Region,
-        matrices: CrystalMatrices,
-        poles: FermiPoles,
-        sources: list[Source],
-        residues: np.ndarray,
-    ) -> None:
-        self.region = region
-        self.matrices = matrices
-        self.poles = poles
-        self.sources = sources
-        self.residues = residues
+    With respect to the displacements ``g_rho = u(l + rho) - u(l)`` of the stencil vectors rho of basis atom
+    alpha (part 2 of the papers, eqs. (36) and (71)),
 
-    def _resolvents(self):
-        region = self.region
-        for z, rho in zip(self.poles.poles, self.residues, strict=True):
-            g = self.matrices.gather(self.matrices.resolvent(z), region.basis, region.cells)
-            yield Symmetric(region, dense=region.spread(g)), complex(z), complex(rho)
+        energy: d^j V_alpha / dg_rho,c dg_sigma,d ..,  shape (s, 3, s, 3, ..), eV/Å^j
+        force:  d^j F_alpha,b / dg_rho,c dg_sigma,d ..,  shape (3, s, 3, s, 3, ..), eV/Å^(j+1)
 
-    def first(self) -> np.ndarray:
-        """(sources, n_d, 3)."""
-        region, base = self.region, Source(self.region)
-        density = Pattern(region)
-        singles = [Pattern(region) for _ in self.sources]
-        for g, z, rho in self._resolvents():
-            density.add(g, rho, z)
-            for single, source in zip(singles, self.sources, strict=True):
-                single.add(sandwich(g, source, z), rho, z)
-        return np.array(
-            [s.first(density) - base.first(single) for s, single in zip(self.sources, singles, strict=True)]
+    in the order of ``crystal.stencil(alpha, cutoffs[j])``. The derivative by u(l) itself follows from translation.
+
+    Attributes
+    ----------
+    crystal : Crystal
+    kind : {"energy", "force"}
+    cutoffs : dict of int to float
+        Radius of the stencils by order (Å).
+    tensors : dict of int to list of ndarray
+        By order, one per basis atom.
+    mu, kT : float
+        Chemical potential and electronic temperature (eV).
+    label : str
+        The model they come from.
+    """
+
+    crystal: Crystal
+    kind: str
+    cutoffs: dict[int, float]
+    tensors: dict[int, list[np.ndarray]]
+    mu: float
+    kT: float
+    label: str
+
+    def stencil(self, order: int, basis: int) -> np.ndarray:
+        """Stencil vectors (s, 3) in Å of the tensors of one order."""
+        return self.crystal.stencil(basis, self.cutoffs[order])
+
+
+def site_energy_derivatives(
+    calc: TightBinding,
+    crystal: Crystal,
+    order: int = 2,
+    cutoff: float | Sequence[float] = 5.0,
+    *,
+    error: float = 1e-9,
+    margin: float = MARGIN,
+    progress: bool = False,
+) -> CrystalDerivatives:
+    """Exact derivatives ``d^j V``, j = 1 .. `order` (at most 3), of the site energies at the perfect crystal.
+
+    At a fixed chemical potential, that of `calc` or of the crystal; energies are grand potentials.
+
+    Parameters
+    ----------
+    calc : TightBinding
+    crystal : Crystal
+    order : int
+    cutoff : float or sequence of float
+        Å; one for all orders, or one per order.
+    error : float
+        Of the pole sums, relative, see :func:`~ase_qmmm.tightbinding.poles.fermi_poles`.
+    margin : float
+        Å. The crystal repeats after the extent of all sites involved and so much more.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    CrystalDerivatives
+
+    Raises
+    ------
+    ValueError
+        `order` or `cutoff` out of range; `calc` with another energy than the grand potential.
+
+    References
+    ----------
+    H. Chen and C. Ortner, Multiscale Model. Simul. 15, 184 (2017), eqs. (12), (13), theorem 3.1.
+    """
+    return _derivatives("energy", calc, crystal, order, cutoff, error, margin, progress)
+
+
+def force_derivatives(
+    calc: TightBinding,
+    crystal: Crystal,
+    order: int = 2,
+    cutoff: float | Sequence[float] = 5.0,
+    *,
+    error: float = 1e-9,
+    margin: float = MARGIN,
+    progress: bool = False,
+) -> CrystalDerivatives:
+    """Exact derivatives ``d^j F``, j = 1 .. `order` (at most 3), of the forces at the perfect crystal.
+
+    These are the force constants of order j + 1 with a minus sign, one index at the middle atom. Parameters are those
+    of :func:`site_energy_derivatives`.
+
+    References
+    ----------
+    H. Chen and C. Ortner, Multiscale Model. Simul. 15, 184 (2017), eqs. (15), (16), theorem 3.2.
+    """
+    return _derivatives("force", calc, crystal, order, cutoff, error, margin, progress)
+
+
+def _derivatives(
+    kind: str,
+    calc: TightBinding,
+    crystal: Crystal,
+    order: int,
+    cutoff: float | Sequence[float],
+    error: float,
+    margin: float,
+    progress: bool,
+) -> CrystalDerivatives:
+    if order not in (1, 2, 3):
+        raise ValueError(f"order: got {order!r}, expected 1, 2 or 3")
+    radii = [float(x) for x in np.atleast_1d(np.asarray(cutoff, dtype=float))]
+    radii = radii * order if len(radii) == 1 else radii
+    if len(radii) != order:
+        raise ValueError(f"cutoff: got {len(radii)} radii for {order} orders; give one, or one per order")
+    cutoffs = {j: check_positive("cutoff", r, "Å") for j, r in enumerate(radii, start=1)}
+    calc = at_fermi_level(calc, crystal)
+    assert calc.mu is not None
+    group = space_group(crystal)
+    tensors: dict[int, list[np.ndarray]] = {}
+    for j, radius in cutoffs.items():
+        tensors[j] = _all_sites(kind, calc, crystal, j, radius, group, error, margin, progress)
+    return CrystalDerivatives(crystal, kind, cutoffs, tensors, calc.mu, calc.kT, repr(calc))
+
+
+def at_fermi_level(calc: TightBinding, crystal: Crystal) -> TightBinding:
+    """`calc` at fixed chemical potential, its own or that of the crystal; refused for other energies."""
+    if calc.mu is None:
+        calc = calc.with_options(mu=fermi_level(calc, crystal))
+    if calc.kind != "grand":
+        raise ValueError(f"calc: got energy={calc.kind!r}; derivatives are those of the grand potential, 'grand'")
+    if calc.model.repulsive:
+        raise ValueError(f"calc: derivatives of the repulsion of {calc.model.name!r} are not built in")
+    return calc
+
+
+def _all_sites(
+    kind: str,
+    calc: TightBinding,
+    crystal: Crystal,
+    order: int,
+    cutoff: float,
+    group: list[Operation],
+    error: float,
+    margin: float,
+    progress: bool,
+) -> list[np.ndarray]:
+    """Tensors of one order for all basis atoms, computed for inequivalent ones only."""
+    out: dict[int, np.ndarray] = {}
+    for basis in range(crystal.n_basis):
+        source = next((op for op in group if op.sites[basis] in out), None)
+        if source is not None:
+            # The operation maps this atom onto one done before; the tensor comes back by its inverse.
+            there = out[int(source.sites[basis])]
+            permutation = stencil_permutation(crystal, source, basis, cutoff)
+            picked = _take(there, permutation, kind, order)
+            out[basis] = _turned(picked, source.rotation.T, kind, order)
+            continue
+        own = [op for op in group if op.sites[basis] == basis]
+        out[basis] = _one_site(kind, calc, crystal, basis, order, cutoff, own, error, margin, progress)
+    return [out[b] for b in range(crystal.n_basis)]
+
+
+def _one_site(
+    kind: str,
+    calc: TightBinding,
+    crystal: Crystal,
+    basis: int,
+    order: int,
+    cutoff: float,
+    own: list[Operation],
+    error: float,
+    margin: float,
+    progress: bool,
+) -> np.ndarray:
+    model = calc.model
+    assert calc.mu is not None
+    extent = 2 * (cutoff + model.cutoff) + margin
+    grid = tuple(int(n) for n in k_grid(crystal.unit_cell, extent)[crystal.unit_cell.pbc])
+    permutations = [stencil_permutation(crystal, op, basis, cutoff) for op in own]
+    chosen = np.unique(np.min(permutations, axis=0))
+    total: np.ndarray | float = 0.0
+    for spin in range(model.n_spin):
+        matrices = CrystalMatrices(model, crystal, grid, spin)
+        poles = fermi_poles(*matrices.bounds(), calc.mu, calc.kT, error)
+        region = Region(model, crystal, basis, cutoff, grid, order + (kind == "force"), spin)
+        log.info("order %d: %d sites, %d poles, grid %s", order, region.n_sites, len(poles.poles), grid)
+        if kind == "energy":
+            sources, residues = [Source(region, weighted=True)], -poles.grand
+        else:
+            sources, residues = [Source(region, displacements=((0, c),)) for c in range(3)], poles.occupation
+        expansion = Expansion(region, matrices, poles, sources, 2 / model.n_spin * residues, progress)
+        total = total + (
+            expansion.first() if order == 1 else expansion.second() if order == 2 else expansion.third(chosen)
         )
+    assert isinstance(total, np.ndarray)
+    if kind == "energy":
+        total = total[0]
+    if order == 3:
+        total = _spread(total, chosen, own, permutations, kind)
+        # Exact in each index by itself; the mean over their order removes rounding and the error of the poles.
+        axes = 1 if kind == "force" else 0
+        shift = np.moveaxis(total, (axes, axes + 1), (axes + 2, axes + 3))
+        last = np.moveaxis(total, (axes, axes + 1), (axes + 4, axes + 5))
+        total = (total + shift + last) / 3
+    return total
 
-    def second(self) -> np.ndarray:
-        """(sources, n_d, 3, n_d, 3)."""
-        region, base = self.region, Source(self.region)
-        density = Pattern(region)
-        singles = [Pattern(region) for _ in self.sources]
-        n = region.n_displaced
-        out = np.zeros((len(self.sources), n, 3, n, 3))
-        for g, z, rho in self._resolvents():
-            density.add(g, rho, z)
-            rows = (base.family.rows(z), base.family.diagonal)
-            for k, (single, source) in enumerate(zip(singles, self.sources, strict=True)):
-                x = sandwich(g, source, z)
-                single.add(x, rho, z)
-                own = (source.family.rows(z), source.family.diagonal)
-                cross = bilinear(g, own, g, rows)
-                both = 2 * bilinear(x, rows, g, rows) - cross - cross.transpose(2, 3, 0, 1)
-                out[k] += 2 * (rho * both).real
-        for k, (single, source) in enumerate(zip(singles, self.sources, strict=True)):
-            out[k] += source.second(density) - base.second(single)
-        return out
 
-    def third(self, chosen: np.ndarray) -> np.ndarray:
-        """(sources, len(chosen), 3, n_d, 3, n_d, 3) for the displaced atoms `chosen` as the first index."""
-        region, base = self.region, Source(self.region)
-        n = region.n_displaced
-        steps = [(int(region.displaced[m]), axis) for m in chosen for axis in range(3)]
-        ones = [base.and_then(*step) for step in steps]
-        pairs = [[s.and_then(*step) for step in steps] for s in self.sources]
-        density = Pattern(region)
-        of_source = [Pattern(region) for _ in self.sources]
-        of_one = [Pattern(region) for _ in steps]
-        of_both = [[Pattern(region) for _ in steps] for _ in self.sources]
-        out = np.zeros((len(self.sources), len(steps), n, 3, n, 3))
+def _spread(
+    part: np.ndarray, chosen: np.ndarray, own: list[Operation], permutations: list[np.ndarray], kind: str
+) -> np.ndarray:
+    """A tensor known for some atoms as the first index, for all atoms by the operations of the site."""
+    axis = 1 if kind == "force" else 0
+    size = len(permutations[0])
+    shape = list(part.shape)
+    shape[axis] = size
+    out = np.zeros(shape)
+    done = np.zeros(size, dtype=bool)
+    for op, permutation in zip(own, permutations, strict=True):
+        for k, m in enumerate(chosen):
+            image = int(permutation[m])
+            if done[image]:
+                continue
+            done[image] = True
+            turned = _turned(np.take(part, [k], axis=axis), op.rotation, kind, 3)
+            # Atom n of the tensor here is atom permutation[n] of its image.
+            inverse = np.argsort(permutation)
+            turned = np.take(np.take(turned, inverse, axis=axis + 2), inverse, axis=axis + 4)
+            out[(slice(None),) * axis + (image,)] = turned[(slice(None),) * axis + (0,)]
+    return out
 
-        def both_ways(x: np.ndarray) -> np.ndarray:
-            return x + x.transpose(2, 3, 0, 1)
 
-        for g, z, rho in self._resolvents():
-            density.add(g, rho, z)
-            base_rows = (base.family.rows(z), base.family.diagonal)
-            singles = [sandwich(g, s, z) for s in self.sources]
-            own = [(s.family.rows(z), s.family.diagonal) for s in self.sources]
-            for pattern, x in zip(of_source, singles, strict=True):
-                pattern.add(x, rho, z)
-            for a, one in enumerate(ones):
-                x1 = sandwich(g, one, z)
-                of_one[a].add(x1, rho, z)
-                rows1 = (one.family.rows(z), one.family.diagonal)
-                for k, x0 in enumerate(singles):
-                    pair = pairs[k][a]
-                    rows01 = (pair.family.rows(z), pair.family.diagonal)
-                    x01 = double_sandwich(x0, one, g, z, sandwich(g, pair, z))
-                    of_both[k][a].add(x01, rho, z)
-                    total = both_ways(
-                        2 * bilinear(x1, own[k], g, base_rows)
-                        + 2 * bilinear(x0, rows1, g, base_rows)
-                        - bilinear(g, rows01, g, base_rows)
-                        - bilinear(g, own[k], g, rows1)
-                    )
-                    total -= 2 * bilinear(x01, base_rows, g, base_rows)
-                    total -= 2 * bilinear(x0, base_rows, x1, base_rows)
-                    out[k, a] += 2 * (rho * total).real
-        for k, source in enumerate(self.sources):
-            for a, one in enumerate(ones):
-                out[k, a] += pairs[k][a].second(density) + base.second(of_both[k][a])
-                out[k, a] -= one.second(of_source[k]) + source.second(of_one[a])
-        return out.reshape(len(self.sources), len(chosen), 3, n, 3, n, 3)
+def _turned(tensor: np.ndarray, rotation: np.ndarray, kind: str, order: int) -> np.ndarray:
+    """All Cartesian indices turned by a rotation."""
+    axes = [0] if kind == "force" else []
+    axes += [len(axes) + 2 * k + 1 for k in range(order)]
+    for axis in axes:
+        tensor = np.moveaxis(np.tensordot(rotation, tensor, axes=(1, axis)), 0, axis)
+    return tensor
+
+
+def _take(tensor: np.ndarray, index: np.ndarray, kind: str, order: int) -> np.ndarray:
+    """Atoms of all indices picked by `index`."""
+    first = 1 if kind == "force" else 0
+    for k in range(order):
+        tensor = np.take(tensor, index, axis=first + 2 * k)
+    return tensor

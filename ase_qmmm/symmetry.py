@@ -11,7 +11,13 @@ from ase.geometry import minkowski_reduce
 
 from .crystal import Crystal
 
-__all__ = ["Operation", "count_force_constants", "count_site_coefficients", "space_group", "stencil_permutation"]
+__all__ = [
+    "Operation",
+    "count_force_constants",
+    "count_site_coefficients",
+    "space_group",
+    "stencil_permutation",
+]
 
 Site = tuple[int, tuple[int, ...]]
 Cluster = tuple[Site, ...]
@@ -210,9 +216,7 @@ def _clusters(crystal: Crystal, cutoff: float, order: int) -> list[Cluster]:
                 found.add(_canonical(sites))
             return
         for k, site in enumerate(candidates):
-            near = [
-                s for s in candidates[k:] if np.linalg.norm(place(s) - place(site)) <= cutoff + 1e-6
-            ]
+            near = [s for s in candidates[k:] if np.linalg.norm(place(s) - place(site)) <= cutoff + 1e-6]
             grow([*sites, site], near)
 
     for b in range(crystal.n_basis):

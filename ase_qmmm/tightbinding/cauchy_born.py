@@ -19,6 +19,7 @@ from ..errors import NumericsError
 from .calculator import TightBinding
 from .derivatives import at_fermi_level
 from .matrices import Matrices, PatternDensity, build_matrices
+from .perturbation import repulsive_stacks, repulsive_terms
 from .poles import fermi_poles
 from .spectrum import eigenstates, reduced_kpoints
 
@@ -141,6 +142,8 @@ def cauchy_born_derivatives(
         residues = -2 / calc.model.n_spin * poles.occupation
         parts = expansion.derivatives(poles.poles, residues, order)
         tensors = [a + b for a, b in zip(tensors, parts, strict=True)] if tensors else parts
+    if calc.model.repulsive:
+        tensors = [a + b for a, b in zip(tensors, expansion.repulsive(order), strict=True)]
     energy = calc.evaluate(cell).energy
     if fixed_number:
         n_electrons = matrices.n_electrons
@@ -177,7 +180,8 @@ class _CellExpansion:
                     for c in range(3):
                         slope[moving, 9 + 3 * (atoms[moving] - 1) + c, c] += sign
             self.slopes.append(slope)
-        self.densities = [self._densities(k) for k in range(1, matrices.order + 1)]
+        stacks = [(g.density_ij, g.density_ji) for g in matrices.groups]
+        self.densities = [self._densities(stacks, k) for k in range(1, matrices.order + 1)]
 
     def _along(self, tensor: np.ndarray, slope: np.ndarray, order: int) -> np.ndarray:
         """Derivatives (p, 3, .., 3, ...) by the pair vector, contracted to those by the parameters."""
@@ -187,14 +191,25 @@ class _CellExpansion:
         first = tensor.ndim - order
         return np.moveaxis(tensor, range(first, tensor.ndim), range(1, order + 1))
 
-    def _densities(self, order: int) -> np.ndarray:
-        """Derivatives of the on-site densities, (species, atoms, n, ..)."""
+    def _densities(self, stacks: list[tuple[Any, Any]], order: int) -> np.ndarray:
+        """Derivatives of sums over the neighbours by the parameters, (species, atoms, n, ..)."""
         m = self.matrices
         out = np.zeros((len(m.onsite), m.n_atoms, *(self.n,) * order))
-        for g, slope in zip(m.groups, self.slopes, strict=True):
+        for g, slope, (of_j, of_i) in zip(m.groups, self.slopes, stacks, strict=True):
             a, b = g.species
-            np.add.at(out[b], g.i, self._along(g.density_ij[order], slope, order))
-            np.add.at(out[a], g.j, self._along(g.density_ji[order], slope, order))
+            np.add.at(out[b], g.i, self._along(of_j[order], slope, order))
+            np.add.at(out[a], g.j, self._along(of_i[order], slope, order))
+        return out
+
+    def repulsive(self, order: int) -> list[np.ndarray]:
+        """The share of the repulsive energy in :meth:`derivatives`."""
+        m, n = self.matrices, self.n
+        stacks = [repulsive_stacks(m, g) for g in m.groups]
+        densities = [self._densities(stacks, k) for k in range(1, order + 1)]
+        terms = repulsive_terms(m)
+        out = [np.zeros((n + self.with_mu,) * j) for j in range(1, order + 1)]
+        for j, target in enumerate(out, start=1):
+            target[(slice(0, n),) * j] = _chain([terms[:, k] for k in range(1, j + 1)], densities, j)
         return out
 
     def _first_order(self, k: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +218,8 @@ class _CellExpansion:
         h, s = [], []
         for n in range(self.n):
             diagonal = sum(
-                terms[1] * d[:, n][m.atom_of_orbital] for terms, d in zip(m.onsite, self.densities[0], strict=True)
+                terms[1] * d[:, n][m.atom_of_orbital]
+                for terms, d in zip(m.onsite, self.densities[0], strict=True)
             )
             for out, diag, name in ((h, diagonal, "hopping"), (s, zero, "overlap")):
                 blocks = [
@@ -268,7 +284,7 @@ class _CellExpansion:
         body = (slice(0, n),) * order
         out[body] = self._pairs(z.m, "overlap", order) - self._pairs(z.h, "hopping", order)
         pulls = [m.onsite_pull(z.h.diagonal, k) for k in range(1, order + 1)]
-        out[body] -= self._chain(pulls, order)
+        out[body] -= _chain(pulls, self.densities, order)
         if self.with_mu:
             lower = self._pairs(z.h, "overlap", order - 1)
             if order == 1:
@@ -284,18 +300,20 @@ class _CellExpansion:
             total += 2 * self._along(pulled, slope, order).sum(axis=0)
         return total
 
-    def _chain(self, pulls: list[np.ndarray], order: int) -> np.ndarray:
-        """Derivatives of the on-site terms (Faà di Bruno), pulls (species, atoms) by their order."""
-        rho = self.densities
-        if order == 1:
-            return np.einsum("ti,tix->x", pulls[0], rho[0])
-        if order == 2:
-            bent = np.einsum("ti,tix,tiy->xy", pulls[1], rho[0], rho[0])
-            return bent + np.einsum("ti,tixy->xy", pulls[0], rho[1])
-        out = np.einsum("ti,tixyz->xyz", pulls[0], rho[2])
-        out += np.einsum("ti,tix,tiy,tiz->xyz", pulls[2], rho[0], rho[0], rho[0], optimize=True)
-        mixed = np.einsum("ti,tix,tiyz->xyz", pulls[1], rho[0], rho[1], optimize=True)
-        return out + mixed + mixed.transpose(1, 0, 2) + mixed.transpose(1, 2, 0)
+
+def _chain(pulls: list[np.ndarray], rho: list[np.ndarray], order: int) -> np.ndarray:
+    """Derivatives of functions of densities (Faà di Bruno) from their pulls (species, atoms) by order."""
+    if order == 1:
+        first: np.ndarray = np.einsum("ti,tix->x", pulls[0], rho[0])
+        return first
+    if order == 2:
+        second: np.ndarray = np.einsum("ti,tix,tiy->xy", pulls[1], rho[0], rho[0])
+        second += np.einsum("ti,tixy->xy", pulls[0], rho[1])
+        return second
+    third: np.ndarray = np.einsum("ti,tixyz->xyz", pulls[0], rho[2])
+    third += np.einsum("ti,tix,tiy,tiz->xyz", pulls[2], rho[0], rho[0], rho[0], optimize=True)
+    mixed = np.einsum("ti,tix,tiyz->xyz", pulls[1], rho[0], rho[1], optimize=True)
+    return third + mixed + mixed.transpose(1, 0, 2) + mixed.transpose(1, 2, 0)
 
 
 class _Pair:

@@ -18,7 +18,7 @@ from ..crystal import Crystal
 from ..errors import check_positive
 from ..symmetry import Operation, space_group, stencil_permutation
 from .calculator import TightBinding, fermi_level, k_grid
-from .expansion import Expansion
+from .expansion import Expansion, repulsive_derivatives
 from .greens import CrystalMatrices
 from .perturbation import Region
 from .poles import fermi_poles
@@ -169,9 +169,9 @@ def at_fermi_level(calc: TightBinding, crystal: Crystal) -> TightBinding:
     if calc.mu is None:
         calc = calc.with_options(mu=fermi_level(calc, crystal))
     if calc.kind != "grand":
-        raise ValueError(f"calc: got energy={calc.kind!r}; derivatives are those of the grand potential, 'grand'")
-    if calc.model.repulsive:
-        raise ValueError(f"calc: derivatives of the repulsion of {calc.model.name!r} are not built in")
+        raise ValueError(
+            f"calc: got energy={calc.kind!r}; derivatives are those of the grand potential, 'grand'"
+        )
     return calc
 
 
@@ -234,6 +234,8 @@ def _one_site(
         total = total + (
             expansion.first() if order == 1 else expansion.second() if order == 2 else expansion.third(chosen)
         )
+    if model.repulsive:
+        total = total + repulsive_derivatives(region, kind, order, chosen)
     assert isinstance(total, np.ndarray)
     if kind == "energy":
         total = total[0]

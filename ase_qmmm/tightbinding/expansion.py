@@ -8,11 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from .greens import CrystalMatrices
-from .perturbation import Region
+from .perturbation import Onsite, Region
 from .poles import FermiPoles
 from .traces import Pattern, Source, Symmetric, bilinear, double_sandwich, sandwich
 
-__all__ = ["Expansion"]
+__all__ = ["Expansion", "repulsive_derivatives"]
 
 
 class Expansion:
@@ -124,3 +124,21 @@ class Expansion:
                 out[k, a] += pairs[k][a].second(density) + base.second(of_both[k][a])
                 out[k, a] -= one.second(of_source[k]) + source.second(of_one[a])
         return out.reshape(len(self.sources), len(chosen), 3, n, 3, n, 3)
+
+
+def repulsive_derivatives(region: Region, kind: str, order: int, chosen: np.ndarray) -> np.ndarray:
+    """The share of the repulsive energy, in the shape of the derivatives of :class:`Expansion`."""
+    weights = np.ones(region.n_sites)
+    fixed: list[tuple[tuple[int, int], ...]] = [((0, c),) for c in range(3)]
+    if kind == "energy":
+        weights = np.zeros(region.n_sites)
+        weights[0] = 1.0
+        fixed = [()]
+    sign = 1.0 if kind == "energy" else -1.0
+    if order == 1:
+        return sign * np.array([Onsite(region, f, True).first(weights) for f in fixed])
+    if order == 2:
+        return sign * np.array([Onsite(region, f, True).second(weights) for f in fixed])
+    steps = [(int(region.displaced[m]), axis) for m in chosen for axis in range(3)]
+    out = np.array([[Onsite(region, (*f, step), True).second(weights) for step in steps] for f in fixed])
+    return sign * out.reshape(len(fixed), len(chosen), 3, *out.shape[2:])

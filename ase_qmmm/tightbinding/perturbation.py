@@ -10,8 +10,9 @@ energies and forces are one case of derivatives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -19,7 +20,8 @@ from scipy.sparse import coo_array, csr_array
 from ..crystal import Crystal
 from ..errors import StructureError
 from .hamiltonian import Hamiltonian
-from .matrices import build_matrices
+from .matrices import Matrices, PairGroup, build_matrices
+from .radial import cartesian_derivatives, reduced_derivatives
 
 __all__ = ["PairTable", "Onsite", "Region", "Family"]
 
@@ -75,9 +77,7 @@ class PairTable:
         sign = np.where(self.j[touch] == site, 1.0, -1.0)
 
         def lowered(stack: Stack) -> Stack:
-            return tuple(
-                sign.reshape(-1, *(1,) * (t.ndim - 2)) * t[touch, axis] for t in stack[1:]
-            )
+            return tuple(sign.reshape(-1, *(1,) * (t.ndim - 2)) * t[touch, axis] for t in stack[1:])
 
         stacks = [lowered(s) for s in (self.h, self.m, self.density_ij, self.density_ji)]
         return PairTable(self.region, self.pairs[touch], self.i[touch], self.j[touch], *stacks)
@@ -86,7 +86,9 @@ class PairTable:
         """The derivative by the weight of one site, but for its on-site element, which is constant."""
         touch = (self.i == site) | (self.j == site)
         h = tuple(t[touch] / 2 for t in self.m)
-        zeros = [tuple(np.zeros_like(t[touch]) for t in s) for s in (self.m, self.density_ij, self.density_ji)]
+        zeros = [
+            tuple(np.zeros_like(t[touch]) for t in s) for s in (self.m, self.density_ij, self.density_ji)
+        ]
         return PairTable(self.region, self.pairs[touch], self.i[touch], self.j[touch], h, *zeros)
 
     def rows(self) -> tuple[csr_array, csr_array]:
@@ -207,19 +209,19 @@ class Onsite:
     region : Region
     fixed : sequence of tuple (site, axis)
         Displacements by which it has been differentiated.
-    terms : ndarray, shape (species, order + 1, sites, o), optional
-        Derivatives of the on-site terms by the density; those of the region.
+    repulsive : bool
+        Instead of the on-site terms the repulsive energy, which has the same form with one "orbital" per atom.
     """
 
-    def __init__(
-        self, region: Region, fixed: tuple[tuple[int, int], ...], terms: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, region: Region, fixed: tuple[tuple[int, int], ...], repulsive: bool = False) -> None:
         self.region = region
         self.fixed = fixed
-        self.terms = region.onsite if terms is None else terms
+        self.table = region.repulsive_table if repulsive else region.table
+        #: Derivatives by the density, (species, order + 1, sites, o).
+        self.terms = region.repulsion if repulsive else region.onsite
 
     def _table(self, block: tuple[int, ...]) -> PairTable:
-        table = self.region.table
+        table = self.table
         for k in block:
             table = table.differentiated(*self.fixed[k])
         return table
@@ -264,9 +266,7 @@ class Onsite:
             for b in blocks:
                 if p not in b and q not in b:
                     pulls = pulls * self._table(b).densities()
-            tables = {
-                k: self._table(tuple(x for x in b if x < p)) for b in blocks for k in (p, q) if k in b
-            }
+            tables = {k: self._table(tuple(x for x in b if x < p)) for b in blocks for k in (p, q) if k in b}
             together = any(p in b and q in b for b in blocks)
             for t, pull in enumerate(pulls):
                 if together:
@@ -354,6 +354,10 @@ class Region:
             mine = slice(matrices.first_orbital[b], matrices.first_orbital[b + 1])
             terms[:, :, b, : sizes[b]] = matrices.onsite[:, :, mine]
         self.onsite = terms[:, :, self.basis]
+        if model.repulsive:
+            stacks = [tuple(t[take] for t in pairs[name]) for name in ("repulsive_ij", "repulsive_ji")]
+            self.repulsive_table = replace(self.table, density_ij=stacks[0], density_ji=stacks[1])
+            self.repulsion = repulsive_terms(matrices)[:, :, self.basis, None]
         self.counts = sizes[self.basis]
 
     @cached_property
@@ -372,10 +376,47 @@ class Region:
         return out
 
 
-def _directed_pairs(matrices, o: int) -> dict:
-    """Every pair of the unit cell from both of its ends, blocks filled up to o orbitals."""
-    out: dict = {"bi": [], "bj": [], "shift": [], "h": [], "m": [], "ij": [], "ji": []}
+def repulsive_stacks(matrices: Matrices, group: PairGroup) -> tuple[Stack, Stack]:
+    """Repulsive density of j at i and of i at j with derivatives by the vector from i to j, (p, 3, .., 3)."""
+    model, order = matrices.model, matrices.order
+    a, b = group.species
+    r = np.linalg.norm(group.vectors, axis=1)
+    functions = [
+        reduced_derivatives(model.repulsive_density(*pair, r, order), r) for pair in ((a, b), (b, a))
+    ]
+    first, second = (
+        tuple(cartesian_derivatives(f, group.vectors, k) for k in range(order + 1)) for f in functions
+    )
+    return first, second
+
+
+def repulsive_terms(matrices: Matrices) -> np.ndarray:
+    """Repulsive energy of each atom and its derivatives by the densities, (species, order + 1, n)."""
+    model, n = matrices.model, matrices.n_atoms
+    x = np.zeros((len(model.symbols), n))
     for g in matrices.groups:
+        a, b = g.species
+        of_j, of_i = repulsive_stacks(matrices, g)
+        np.add.at(x[b], g.i, of_j[0])
+        np.add.at(x[a], g.j, of_i[0])
+    out = np.zeros((len(x), matrices.order + 1, n))
+    for centre in range(len(x)):
+        mask = matrices.species == centre
+        for t in range(len(x)):
+            out[t][:, mask] = model.repulsive_energy(centre, t, x[t, mask], matrices.order)
+    return out
+
+
+def _directed_pairs(matrices: Matrices, o: int) -> dict[str, Any]:
+    """Every pair of the unit cell from both of its ends, blocks filled up to o orbitals."""
+    stacks = ("h", "m", "ij", "ji", "repulsive_ij", "repulsive_ji")
+    out: dict[str, Any] = {name: [] for name in ("bi", "bj", "shift", *stacks)}
+    for g in matrices.groups:
+        densities = [g.density_ij, g.density_ji]
+        names = ["ij", "ji"]
+        if matrices.model.repulsive:
+            densities += repulsive_stacks(matrices, g)
+            names += ["repulsive_ij", "repulsive_ji"]
         for flipped in (False, True):
             out["bi"].append(g.j if flipped else g.i)
             out["bj"].append(g.i if flipped else g.j)
@@ -388,11 +429,12 @@ def _directed_pairs(matrices, o: int) -> dict:
                     padded[..., : t.shape[-2], : t.shape[-1]] = t
                     full.append(sign**n * (padded.swapaxes(-1, -2) if flipped else padded))
                 out[name].append(full)
-            first, second = (g.density_ji, g.density_ij) if flipped else (g.density_ij, g.density_ji)
-            out["ij"].append([sign**n * t for n, t in enumerate(first)])
-            out["ji"].append([sign**n * t for n, t in enumerate(second)])
+            for k, name in enumerate(names):
+                # Seen from the other end, "j at i" and "i at j" change places.
+                density = densities[k ^ 1 if flipped else k]
+                out[name].append([sign**n * t for n, t in enumerate(density)])
     for name in ("bi", "bj", "shift"):
         out[name] = np.concatenate(out[name])
-    for name in ("h", "m", "ij", "ji"):
+    for name in stacks:
         out[name] = [np.concatenate(parts) for parts in zip(*out[name], strict=True)]
     return out

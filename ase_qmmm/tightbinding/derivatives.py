@@ -1,9 +1,10 @@
 """Exact derivatives of site energies and forces at the perfect crystal, up to third order.
 
-At a fixed chemical potential the grand potential of the infinite crystal is ``-sum_q 2 Re[rho_q log det K(z_q)]``
-with ``K = z M - H`` and the poles of the Fermi function. Its derivatives by displacements are traces of products
-of the Green's function with derivatives of K (:mod:`ase_qmmm.tightbinding.traces`); no difference quotient is taken
-and no supercell built. Site energies are derivatives of the same by the weight of their site.
+At a fixed chemical potential the grand potential of the infinite crystal is
+``-sum_q 2 Re[rho_q log det K(z_q)]`` with ``K = z M - H`` and the poles of the Fermi function. Its
+derivatives by displacements are traces of products of the Green's function with derivatives of K
+(:mod:`ase_qmmm.tightbinding.traces`); no difference quotient is taken and no supercell built. Site energies
+are derivatives of the same by the weight of their site.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class CrystalDerivatives:
         energy: d^j V_alpha / dg_rho,c dg_sigma,d ..,  shape (s, 3, s, 3, ..), eV/Å^j
         force:  d^j F_alpha,b / dg_rho,c dg_sigma,d ..,  shape (3, s, 3, s, 3, ..), eV/Å^(j+1)
 
-    in the order of ``crystal.stencil(alpha, cutoffs[j])``. The derivative by u(l) itself follows from translation.
+    in the order of ``crystal.stencil(alpha, cutoffs[j])``. The derivative by u(l) itself follows from
+    translation.
 
     Attributes
     ----------
@@ -128,8 +130,8 @@ def force_derivatives(
 ) -> CrystalDerivatives:
     """Exact derivatives ``d^j F``, j = 1 .. `order` (at most 3), of the forces at the perfect crystal.
 
-    These are the force constants of order j + 1 with a minus sign, one index at the middle atom. Parameters are those
-    of :func:`site_energy_derivatives`.
+    These are the force constants of order j + 1 with a minus sign, one index at the middle atom. Parameters
+    are those of :func:`site_energy_derivatives`.
 
     References
     ----------
@@ -220,7 +222,7 @@ def _one_site(
     grid = tuple(int(n) for n in k_grid(crystal.unit_cell, extent)[crystal.unit_cell.pbc])
     permutations = [stencil_permutation(crystal, op, basis, cutoff) for op in own]
     chosen = np.unique(np.min(permutations, axis=0))
-    total: np.ndarray | float = 0.0
+    total = np.zeros(1)
     for spin in range(model.n_spin):
         matrices = CrystalMatrices(model, crystal, grid, spin)
         poles = fermi_poles(*matrices.bounds(), calc.mu, calc.kT, error)
@@ -236,12 +238,11 @@ def _one_site(
         )
     if model.repulsive:
         total = total + repulsive_derivatives(region, kind, order, chosen)
-    assert isinstance(total, np.ndarray)
     if kind == "energy":
         total = total[0]
     if order == 3:
         total = _spread(total, chosen, own, permutations, kind)
-        # Exact in each index by itself; the mean over their order removes rounding and the error of the poles.
+        # Exact for each order of the indices; the mean makes them equal to the last digit.
         axes = 1 if kind == "force" else 0
         shift = np.moveaxis(total, (axes, axes + 1), (axes + 2, axes + 3))
         last = np.moveaxis(total, (axes, axes + 1), (axes + 4, axes + 5))

@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .greens import CrystalMatrices
-from .perturbation import Onsite, Region
+from .pair_tables import Onsite
+from .perturbation import Region
 from .poles import FermiPoles
 from .traces import Pattern, Source, Symmetric, bilinear, double_sandwich, sandwich
 
@@ -141,4 +142,5 @@ def repulsive_derivatives(region: Region, kind: str, order: int, chosen: np.ndar
         return sign * np.array([Onsite(region, f, True).second(weights) for f in fixed])
     steps = [(int(region.displaced[m]), axis) for m in chosen for axis in range(3)]
     out = np.array([[Onsite(region, (*f, step), True).second(weights) for step in steps] for f in fixed])
-    return sign * out.reshape(len(fixed), len(chosen), 3, *out.shape[2:])
+    shaped: np.ndarray = sign * out.reshape(len(fixed), len(chosen), 3, *out.shape[2:])
+    return shaped

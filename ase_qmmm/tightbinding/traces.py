@@ -2,11 +2,12 @@
 
 With ``G = K^-1`` and partial derivatives A_I of K by the perturbations in I,
 
-    d_I log det K = sum over partitions of I into k blocks, (-1)^(k-1) sum over cyclic orders of Tr[G A_1 .. G A_k].
+    d_I log det K = sum over partitions of I into k blocks, (-1)^(k-1) sum over cyclic orders
+                    of Tr[G A_1 .. G A_k].
 
-The source (index 0) is a displacement of the middle atom or the weight of its site energy, so that it meets few
-orbitals: products ``X = G A_0 .. G`` have low rank and are kept as ``U V^T``. All displacements 2, 3 are then
-treated together; of four-index derivatives, index 1 runs over chosen displacements one by one.
+The source (index 0) is a displacement of the middle atom or the weight of its site energy, so that it meets
+few orbitals: products ``X = G A_0 .. G`` have low rank and are kept as ``U V^T``. All displacements 2, 3 are
+then treated together; of four-index derivatives, index 1 runs over chosen displacements one by one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from .perturbation import Family, Onsite, PairTable, Region
+from .pair_tables import Family, Onsite, PairTable
+from .perturbation import Region
 
-__all__ = ["Pattern", "Source", "Symmetric", "bilinear"]
+__all__ = ["Pattern", "Source", "Symmetric", "bilinear", "double_sandwich", "sandwich"]
 
 
 class Source:
@@ -273,7 +275,8 @@ def bilinear(x: Symmetric, first: Operators, y: Symmetric, second: Operators) ->
         total = total - _real_times(db, pulled.T).T
     if da.any() and db.any():
         total = total + _real_times(db, _real_times(da, x.dense * y.dense).T).T
-    return total.reshape(n, 3, n, 3)
+    result: np.ndarray = total.reshape(n, 3, n, 3)
+    return result
 
 
 def _by_orbital(at_atoms: np.ndarray, rows: np.ndarray, n: int, o: int) -> np.ndarray:

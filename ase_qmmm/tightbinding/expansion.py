@@ -137,9 +137,11 @@ def repulsive_derivatives(region: Region, kind: str, order: int, chosen: np.ndar
         fixed = [()]
     sign = 1.0 if kind == "energy" else -1.0
     if order == 1:
-        return sign * np.array([Onsite(region, f, True).first(weights) for f in fixed])
+        first: np.ndarray = sign * np.array([Onsite(region, f, True).first(weights) for f in fixed])
+        return first
     if order == 2:
-        return sign * np.array([Onsite(region, f, True).second(weights) for f in fixed])
+        second: np.ndarray = sign * np.array([Onsite(region, f, True).second(weights) for f in fixed])
+        return second
     steps = [(int(region.displaced[m]), axis) for m in chosen for axis in range(3)]
     out = np.array([[Onsite(region, (*f, step), True).second(weights) for step in steps] for f in fixed])
     shaped: np.ndarray = sign * out.reshape(len(fixed), len(chosen), 3, *out.shape[2:])

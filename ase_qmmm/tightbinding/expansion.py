@@ -93,7 +93,8 @@ class Expansion:
         out = np.zeros((len(self.sources), len(steps), n, 3, n, 3))
 
         def both_ways(x: np.ndarray) -> np.ndarray:
-            return x + x.transpose(2, 3, 0, 1)
+            summed: np.ndarray = x + x.transpose(2, 3, 0, 1)
+            return summed
 
         for g, z, rho in self._resolvents():
             density.add(g, rho, z)
@@ -124,7 +125,8 @@ class Expansion:
             for a, one in enumerate(ones):
                 out[k, a] += pairs[k][a].second(density) + base.second(of_both[k][a])
                 out[k, a] -= one.second(of_source[k]) + source.second(of_one[a])
-        return out.reshape(len(self.sources), len(chosen), 3, n, 3, n, 3)
+        shaped: np.ndarray = out.reshape(len(self.sources), len(chosen), 3, n, 3, n, 3)
+        return shaped
 
 
 def repulsive_derivatives(region: Region, kind: str, order: int, chosen: np.ndarray) -> np.ndarray:

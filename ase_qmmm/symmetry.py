@@ -144,31 +144,71 @@ def count_site_coefficients(crystal: Crystal, cutoff: float, order: int) -> int:
 def count_force_constants(crystal: Crystal, cutoff: float, order: int) -> int:
     """Independent force constants of one order among atoms of which each is within `cutoff` of each other.
 
-    Atoms may occur repeatedly, but not all of them be the same: those follow from translation. For each
-    class of such clusters, the invariants of the operations that map it onto itself.
+    The space group, permutations of the indices and the translation of the whole crystal are accounted for:
+    for each class of clusters the tensors that the operations mapping it onto itself leave alone, less the
+    rank of the sum rules ``sum_k Phi(l, .., m, k) = 0``.
+    """
+    tensors, size = _invariant_tensors(crystal, cutoff, order)
+    rules = []
+    for sites in _clusters(crystal, cutoff, order - 1):
+        rule = np.zeros((3**order, size))
+        basis, cell = sites[0]
+        _, others, cells = crystal.stencil_sites(basis, cutoff)
+        near = [
+            (int(b), tuple(int(x) for x in np.array(cell) + c)) for b, c in zip(others, cells, strict=True)
+        ]
+        for site in [sites[0], *near]:
+            full = [*sites, site]
+            canonical = _canonical(full)
+            if canonical not in tensors:
+                continue  # farther than the cutoff from one of the sites
+            start, matrix = tensors[canonical]
+            back = np.argsort(_order(full))
+            shaped = matrix.reshape((3,) * order + (-1,)).transpose(*back, order)
+            rule[:, start : start + matrix.shape[1]] += shaped.reshape(3**order, -1)
+        rules.append(rule)
+    return size - int(np.linalg.matrix_rank(np.concatenate(rules), tol=1e-8))
+
+
+def _invariant_tensors(
+    crystal: Crystal, cutoff: float, order: int
+) -> tuple[dict[Cluster, tuple[int, np.ndarray]], int]:
+    """Tensors of every cluster as linear functions of the parameters of its class.
+
+    Returns
+    -------
+    dict
+        For each canonical cluster: number of its first parameter, matrix (3^order, parameters).
+    int
+        Number of all parameters.
     """
     group = space_group(crystal)
-    seen: set[Cluster] = set()
-    total = 0
+    tensors: dict[Cluster, tuple[int, np.ndarray]] = {}
+    size = 0
     for cluster in _clusters(crystal, cutoff, order):
-        if cluster in seen:
+        if cluster in tensors:
             continue
-        trace, stabilisers = 0.0, 0
+        images = []
         for op in group:
             image = [op.site(s) for s in cluster]
-            canonical = _canonical(image)
-            seen.add(canonical)
-            if canonical != cluster:
-                continue
-            shift = np.array(min(image, key=_key)[1])
-            back = [(b, tuple(int(x) for x in np.array(c) - shift)) for b, c in image]
-            for p in permutations(range(order)):
-                if all(back[k] == cluster[p[k]] for k in range(order)):
-                    stabilisers += 1
-                    powers = [np.trace(np.linalg.matrix_power(op.rotation, n)) for n in _cycles(p)]
-                    trace += float(np.prod(powers))
-        total += round(trace / stabilisers)
-    return total
+            turn = np.ones((1, 1))
+            for _ in range(order):
+                turn = np.kron(turn, op.rotation)
+            turned = turn.reshape((3,) * order + (-1,)).transpose(*_order(image), order)
+            images.append((_canonical(image), turned.reshape(turn.shape)))
+        own = np.mean([turn for canonical, turn in images if canonical == cluster], axis=0)
+        # Sites that occur twice may be exchanged.
+        same = [
+            p for p in permutations(range(order)) if all(cluster[k] == cluster[p[k]] for k in range(order))
+        ]
+        shaped = own.reshape((3,) * order + (-1,))
+        projector = np.mean([shaped.transpose(*p, order) for p in same], axis=0).reshape(own.shape)
+        values, vectors = np.linalg.eigh((projector + projector.T) / 2)
+        invariant = vectors[:, values > 0.5]
+        for canonical, turn in images:
+            tensors.setdefault(canonical, (size, turn @ invariant))
+        size += invariant.shape[1]
+    return tensors, size
 
 
 def _inequivalent(group: list[Operation], n_basis: int) -> list[int]:
@@ -194,6 +234,11 @@ def _key(site: Site) -> tuple[int, ...]:
     return (*site[1], site[0])
 
 
+def _order(sites: list[Site]) -> list[int]:
+    """Which site comes first, second ... in the canonical order."""
+    return sorted(range(len(sites)), key=lambda k: _key(sites[k]))
+
+
 def _canonical(sites: list[Site]) -> Cluster:
     """Sorted, the first site in the cell at the origin: the same for all translations."""
     ordered = sorted(sites, key=_key)
@@ -202,7 +247,7 @@ def _canonical(sites: list[Site]) -> Cluster:
 
 
 def _clusters(crystal: Crystal, cutoff: float, order: int) -> list[Cluster]:
-    """All clusters of `order` sites, not all the same, up to lattice translations."""
+    """All clusters of `order` sites, some of them maybe the same, up to lattice translations."""
     found: set[Cluster] = set()
     positions, lattice = crystal.basis_positions, crystal.lattice
 
@@ -212,8 +257,7 @@ def _clusters(crystal: Crystal, cutoff: float, order: int) -> list[Cluster]:
 
     def grow(sites: list[Site], candidates: list[Site]) -> None:
         if len(sites) == order:
-            if len(set(sites)) > 1:
-                found.add(_canonical(sites))
+            found.add(_canonical(sites))
             return
         for k, site in enumerate(candidates):
             near = [s for s in candidates[k:] if np.linalg.norm(place(s) - place(site)) <= cutoff + 1e-6]

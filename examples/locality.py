@@ -25,16 +25,16 @@ COLOURS = {0.1: "#0072b2", 0.5: "#d55e00"}  # by kT (eV), apart for readers with
 
 
 def largest(derivatives, order):
-    """Sum of the distances (Å) and largest Cartesian component of each atom or pair of atoms."""
+    """Sum of the distances (Å), largest Cartesian component, and whether the atoms are the same, of each."""
     r = np.linalg.norm(derivatives.stencil(order, 0), axis=1)
     tensor = np.abs(derivatives.tensors[order][0])
     if derivatives.kind == "force":
         tensor = tensor.max(axis=0)
     if order == 1:
-        return r, tensor.max(axis=-1)
+        return r, tensor.max(axis=-1), np.zeros(len(r), dtype=bool)
     size = tensor.max(axis=(1, 3))
     first, second = np.triu_indices(len(r))
-    return r[first] + r[second], size[first, second]
+    return r[first] + r[second], size[first, second], first == second
 
 
 def envelope(r, size, start):
@@ -53,7 +53,7 @@ def main(args=None):
     parser.add_argument("--model", default="nrl-Si-sp")
     parser.add_argument("--element", default="Si")
     parser.add_argument("--first", type=float, default=10.0, help="cutoff of first derivatives (Å)")
-    parser.add_argument("--second", type=float, default=6.0, help="cutoff of second derivatives (Å)")
+    parser.add_argument("--second", type=float, default=7.8, help="cutoff of second derivatives (Å)")
     parser.add_argument("--kT", type=float, nargs="+", default=[0.1, 0.5], help="eV")
     parser.add_argument("--output", default="docs/locality.png")
     options = parser.parse_args(args)
@@ -70,14 +70,17 @@ def main(args=None):
                 cutoff = (options.first, options.second)[column]
                 # The other orders are not looked at: their stencils may be as small as can be.
                 cutoffs = [crystal.nearest_neighbour_distance] * (order - 1) + [cutoff]
-                r, size = largest(make(calc, crystal, order, cutoffs), order)
+                r, size, same = largest(make(calc, crystal, order, cutoffs), order)
                 far, top = envelope(r, size, 3.0 * order)
                 slope, height = np.polyfit(far, np.log(top), 1)
                 seconds = time.perf_counter() - start
                 print(f"{kind:6s} {order:5d} {kT:8.2f} {-slope:15.3f} {-1 / slope:17.2f} {seconds:9.1f}")
                 axis = axes[row, column]
                 colour = COLOURS.get(kT, "k")
-                axis.semilogy(r, size, "o", ms=3.5, mew=0, alpha=0.55, color=colour, label=f"kT = {kT:g} eV")
+                style = {"color": colour, "ms": 4, "ls": "", "alpha": 0.7}
+                axis.semilogy(r[~same], size[~same], "o", mew=0, label=f"kT = {kT:g} eV", **style)
+                if same.any():
+                    axis.semilogy(r[same], size[same], "D", mfc="none", label="same atom twice", **style)
                 line = np.array([far.min() - 1.0, far.max() + 0.3])
                 axis.semilogy(
                     line,

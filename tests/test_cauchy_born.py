@@ -14,12 +14,14 @@ from ase_qmmm.tightbinding.cauchy_born import _eliminated
 
 GRID = {"size": (3, 3, 3), "gamma": True}
 SYSTEMS = {
-    "silicon": (lambda: bulk("Si", a=5.5), "nrl-Si-sp", 5.8, GRID),
+    "silicon": (lambda: bulk("Si", a=5.5), "nrl-Si-sp", 5.822, GRID),
     "salt": (salt, Salt(), -1.0, GRID),
     "sheet": (sheet, "nrl-Si-sp", 5.0, {"size": (4, 4, 1), "gamma": True}),
     "tungsten": (lambda: bulk("W"), "nrl-W-spd", 10.0, {"size": (2, 2, 2), "gamma": True}),
     "iron": (lambda: bulk("Fe"), "nrl-Fe-spd-spin", 8.0, {"size": (2, 2, 2), "gamma": True}),
 }
+# Of the poles: finding those for 1e-9 takes longer than these tests.
+ERROR = 1e-8
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("tungsten", "iron")]
 
 
@@ -44,7 +46,7 @@ def test_all_orders(name, fixed_number, rng):
     else:
         calc = calc.with_options(mu=mu)
     d = cauchy_born_derivatives(
-        calc.with_options(mu=mu), Crystal(cell), 3, kpts=kpts, fixed_number=fixed_number
+        calc.with_options(mu=mu), Crystal(cell), 3, kpts=kpts, fixed_number=fixed_number, error=ERROR
     )
     assert d.energy == pytest.approx(calc.evaluate(cell).energy, abs=1e-9)
     change = rng.uniform(-0.3, 0.3, (3, 3))
@@ -64,7 +66,7 @@ def test_elastic_constants_are_slopes_of_the_stress():
     """At zero stress, by a sweep of the step; and second derivatives do not see rotations."""
     calc = TightBinding("nrl-Si-sp", mu=5.822, kpts={"size": (6, 6, 6), "gamma": True})
     crystal = Crystal.relaxed(bulk("Si"), calc)
-    d = cauchy_born_derivatives(calc, crystal, 3)
+    d = cauchy_born_derivatives(calc, crystal, 3, error=ERROR)
     calc = calc.for_crystal(crystal.unit_cell)
     assert np.abs(d.stress).max() < 1e-6
     constants = d.elastic_constants()
@@ -88,7 +90,7 @@ def test_elastic_constants_are_slopes_of_the_stress():
 def test_rotational_invariance_under_stress(rng):
     """``W(R F) = W(F)``: the constants by Lagrangian strain have both symmetries also off equilibrium."""
     calc = TightBinding("nrl-Si-sp", mu=5.8)
-    d = cauchy_born_derivatives(calc, Crystal(bulk("Si", a=5.2)), 3, kpts=GRID)
+    d = cauchy_born_derivatives(calc, Crystal(bulk("Si", a=5.2)), 3, kpts=GRID, error=1e-6)
     assert np.abs(d.stress).max() > 1e-2
     second, third = d.elastic_constants(), d.third_order_elastic_constants()
     assert np.abs(second - second.swapaxes(0, 1)).max() < 1e-10
@@ -99,8 +101,10 @@ def test_rotational_invariance_under_stress(rng):
 def test_turned_crystal(rng):
     calc, rotation = TightBinding("nrl-Si-sp", mu=5.8), random_rotation(rng)
     cell = bulk("Si", a=5.3)
-    here = cauchy_born_derivatives(calc, Crystal(cell), 2, kpts=GRID).tensors[2]
-    there = cauchy_born_derivatives(calc, Crystal(rotated(cell, rotation)), 2, kpts=GRID).tensors[2]
+    here = cauchy_born_derivatives(calc, Crystal(cell), 2, kpts=GRID, error=1e-6).tensors[2]
+    there = cauchy_born_derivatives(calc, Crystal(rotated(cell, rotation)), 2, kpts=GRID, error=1e-6).tensors[
+        2
+    ]
     turned = np.einsum("Ii,Jj,Kk,Ll,ijkl->IJKL", *[rotation] * 4, here, optimize=True)
     assert np.abs(turned - there).max() < 1e-9 * np.abs(here).max()
 
@@ -113,7 +117,9 @@ def test_relaxed_basis(fixed_number):
     cell = bulk("Si", a=5.43)
     calc.evaluate(cell)
     at_mu = calc.with_options(mu=calc.last_mu)
-    d = cauchy_born_derivatives(at_mu, Crystal(cell), 3, kpts=grid, relaxed=True, fixed_number=fixed_number)
+    d = cauchy_born_derivatives(
+        at_mu, Crystal(cell), 3, kpts=grid, relaxed=True, fixed_number=fixed_number, error=ERROR
+    )
     calc = calc if fixed_number else at_mu
     change = np.array([[0.1, 0.5, 0.2], [0.5, -0.2, 0.3], [0.2, 0.3, 0.1]])
 
@@ -137,7 +143,7 @@ def test_relaxed_basis(fixed_number):
     steps = np.array([0.04, 0.01, 2e-3, 4e-4])
     assert_derivative(relaxed_slope, second, noise=1e-8, steps=steps)
     assert_derivative(lambda h: 2 * (relaxed_slope(h) - here) / h, third, noise=1e-6, steps=steps)
-    clamped = cauchy_born_derivatives(at_mu, Crystal(cell), 2, kpts=grid).tensors[2]
+    clamped = cauchy_born_derivatives(at_mu, Crystal(cell), 2, kpts=grid, error=ERROR).tensors[2]
     assert clamped[0, 1, 0, 1] > 1.1 * d.tensors[2][0, 1, 0, 1]
 
 
@@ -167,6 +173,6 @@ def test_refusals():
     bent = bulk("Si", a=5.43)
     bent.positions[1] += 0.1
     with pytest.raises(NumericsError, match="not in equilibrium"):
-        cauchy_born_derivatives(calc, Crystal(bent), 2, kpts=GRID, relaxed=True)
+        cauchy_born_derivatives(calc, Crystal(bent), 2, kpts=GRID, relaxed=True, error=1e-6)
     with pytest.raises(ValueError, match="order: got 0"):
         cauchy_born_derivatives(calc, Crystal(bent), 0)

@@ -81,7 +81,7 @@ def salt():
 
 # Cell, model, chemical potential (eV), repetitions, radius of the displaced atoms (Å), middle atom.
 SYSTEMS = {
-    "silicon": (lambda: bulk("Si", a=5.43), "nrl-Si-sp", 5.8, 2, 2.5, 0),
+    "silicon": (lambda: bulk("Si", a=5.43), "nrl-Si-sp", 5.822, 2, 2.5, 0),
     "sheet": (sheet, "nrl-Si-sp", 5.0, 2, 2.3, 1),
     "salt": (salt, Salt(), -1.0, 2, 2.6, 1),
     "alloy": (
@@ -95,6 +95,8 @@ SYSTEMS = {
     "iron": (lambda: bulk("Fe"), "nrl-Fe-spd-spin", 8.0, 4, 2.5, 0),
     "tungsten": (lambda: bulk("W"), "nrl-W-spd", 10.0, 4, 2.8, 0),
 }
+# Of the poles: finding those for 1e-9 takes longer than these tests.
+ERROR = 1e-8
 FAST = ["silicon", "sheet", "salt"]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("alloy", "iron", "tungsten")]
 
@@ -113,7 +115,7 @@ class Torus:
         model = self.calc.model
         for spin in range(model.n_spin):
             matrices = CrystalMatrices(model, self.crystal, grid, spin)
-            poles = fermi_poles(*matrices.bounds(), mu, 0.1, 1e-9)
+            poles = fermi_poles(*matrices.bounds(), mu, 0.1, ERROR)
             region = Region(
                 model, self.crystal, basis, radius, grid, order + (kind == "force"), spin, centre=True
             )
@@ -163,10 +165,10 @@ def test_first_and_second_order(name, kind, rng):
     first = sum(part.first() for part in torus.parts)
     second = sum(part.second() for part in torus.parts)
     u, v = rng.uniform(-1, 1, (2, len(torus.displaced), 3))
-    assert_derivative(lambda h: torus.value(u, h), np.einsum("smc,mc->s", first, u), noise=1e-8)
-    assert_derivative(lambda h: torus.slope(u, v, h), np.einsum("smcnd,mc,nd->s", second, u, v), noise=1e-8)
+    assert_derivative(lambda h: torus.value(u, h), np.einsum("smc,mc->s", first, u), noise=1e-7)
+    assert_derivative(lambda h: torus.slope(u, v, h), np.einsum("smcnd,mc,nd->s", second, u, v), noise=1e-7)
     # The slope at the crystal itself needs no difference.
-    assert torus.slope(u, v, 0.0) == pytest.approx(np.einsum("smc,mc->s", first, v), abs=2e-7)
+    assert torus.slope(u, v, 0.0) == pytest.approx(np.einsum("smc,mc->s", first, v), abs=2e-6)
     assert np.abs(second - second.transpose(0, 3, 4, 1, 2)).max() < 1e-10 * np.abs(second).max()
 
 
@@ -182,7 +184,7 @@ def test_third_order(name, kind, rng):
     assert_derivative(
         lambda h: 2 * (torus.slope(u, v, h) - here) / h,
         np.einsum("smcndqe,mc,nd,qe->s", third, v[:2], u, u),
-        noise=1e-7,
+        noise=1e-6,
     )
     assert np.abs(third - third.transpose(0, 1, 2, 5, 6, 3, 4)).max() < 1e-9 * np.abs(third).max()
     exchanged = third[:, :, :, :2].transpose(0, 3, 4, 1, 2, 5, 6)
@@ -257,7 +259,7 @@ def test_orders_have_their_own_cutoffs_and_symmetry(silicon):
     crystal, calc = silicon
     rho = crystal.stencil(0, 2.5)
     for make, lead in ((site_energy_derivatives, ""), (force_derivatives, "b")):
-        d = make(calc, crystal, 3, (3.9, 2.5, 2.5), margin=10.0)
+        d = make(calc, crystal, 3, (3.9, 2.5, 2.5), margin=10.0, error=1e-6)
         assert d.cutoffs == {1: 3.9, 2: 2.5, 3: 2.5}
         assert d.tensors[1][0].shape[-2:] == (16, 3)
         assert len(d.stencil(2, 1)) == 4
@@ -284,19 +286,22 @@ def test_orders_have_their_own_cutoffs_and_symmetry(silicon):
 def test_equivalent_basis_atoms(silicon):
     """Inversion through the bond centre maps one atom onto the other: odd orders of forces are even."""
     crystal, calc = silicon
-    d = force_derivatives(calc, crystal, 2, 2.5, margin=10.0)
+    d = force_derivatives(calc, crystal, 2, 2.5, margin=10.0, error=1e-6)
     first, second = d.stencil(1, 0), d.stencil(1, 1)
     p = np.linalg.norm(first[:, None] + second[None], axis=2).argmin(axis=1)
     assert np.abs(d.tensors[1][0] - d.tensors[1][1][:, p]).max() < 1e-10
     assert np.abs(d.tensors[2][0] + d.tensors[2][1][:, p][:, :, :, p]).max() < 1e-10
 
 
-def test_force_constants_agree(silicon):
-    """The existing route sums over the images in a supercell; its error falls with the size of that."""
+@pytest.mark.slow
+@pytest.mark.parametrize(("cutoff", "tolerance"), [(5.0, 1e-2), (8.0, 1e-3)])
+def test_force_constants_agree(silicon, cutoff, tolerance):
+    """Those from a supercell sum over its images; their error falls with its size."""
     crystal, calc = silicon
-    exact = -force_derivatives(calc, crystal, 1, 5.0).tensors[1][0].transpose(1, 0, 2)
-    found = calc.force_constants(crystal, 5.0).matrices[0]
-    assert np.abs(found - exact).max() < 1e-2 * np.abs(exact).max()
+    exact = -force_derivatives(calc, crystal, 1, cutoff).tensors[1][0].transpose(1, 0, 2)
+    found = calc.force_constants(crystal, cutoff).matrices[0]
+    assert np.abs(found - exact).max() < tolerance * np.abs(exact).max()
+    # Inversion through the middle of the bond.
     assert np.abs(exact[:4] - exact[:4].swapaxes(1, 2)).max() < 1e-9
 
 
@@ -328,14 +333,6 @@ def test_site_energies_add_up_to_the_force_constants(silicon):
         errors.append(np.abs(total - exact).max() / np.abs(exact).max())
     assert errors[2] < 0.3 * errors[0]
     assert errors[2] < 1e-2
-
-
-@pytest.mark.slow
-def test_force_constants_agree_better_in_a_larger_supercell(silicon):
-    crystal, calc = silicon
-    exact = -force_derivatives(calc, crystal, 1, 8.0).tensors[1][0].transpose(1, 0, 2)
-    found = calc.force_constants(crystal, 8.0).matrices[0]
-    assert np.abs(found - exact).max() < 1e-3 * np.abs(exact).max()
 
 
 def test_arguments(silicon):

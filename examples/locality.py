@@ -77,20 +77,13 @@ def main(args=None):
                 print(f"{kind:6s} {order:5d} {kT:8.2f} {-slope:15.3f} {-1 / slope:17.2f} {seconds:9.1f}")
                 axis = axes[row, column]
                 colour = COLOURS.get(kT, "k")
-                style = {"color": colour, "ms": 4, "ls": "", "alpha": 0.7}
-                axis.semilogy(r[~same], size[~same], "o", mew=0, label=f"kT = {kT:g} eV", **style)
-                if same.any():
-                    axis.semilogy(r[same], size[same], "D", mfc="none", label="same atom twice", **style)
+                style = {"color": colour, "ls": "", "alpha": 0.6}
+                axis.semilogy(r[~same], size[~same], "o", ms=3.5, mew=0, **style)
+                axis.semilogy(r[same], size[same], "D", ms=5, mfc="none", mew=1.2, **style)
                 line = np.array([far.min() - 1.0, far.max() + 0.3])
-                axis.semilogy(
-                    line,
-                    np.exp(height + slope * line),
-                    "-",
-                    lw=1.2,
-                    color=colour,
-                    label=rf"$\eta$ = {-slope:.2f} Å$^{{-1}}$",
-                )
-    for row, (name, unit) in enumerate((("V_l", r"eV/Å"), ("F_l", r"eV/Å"))):
+                label = rf"kT = {kT:g} eV: $\eta$ = {-slope:.2f} Å$^{{-1}}$"
+                axis.semilogy(line, np.exp(height + slope * line), "-", lw=1.4, color=colour, label=label)
+    for row, (name, unit) in enumerate((("V_l", "eV/Å"), ("F_l", "eV/Å"))):
         for column in (0, 1):
             order = column + 1
             power = order + row
@@ -98,9 +91,9 @@ def main(args=None):
             symbol = rf"$|d{'' if order == 1 else '^2'} {name}|$"
             axis.set_title(f"{symbol}  ({unit}" + (rf"$^{power}$" if power > 1 else "") + ")", fontsize=11)
             axis.grid(alpha=0.25, lw=0.5)
-            axis.legend(fontsize=8, frameon=False)
+            axis.legend(fontsize=9, frameon=False, loc="upper right")
     axes[1, 0].set_xlabel("distance of the displaced atom (Å)")
-    axes[1, 1].set_xlabel("sum of the distances of two displaced atoms (Å)")
+    axes[1, 1].set_xlabel("sum of the distances of two displaced atoms (Å)\n(diamonds: one atom twice)")
     figure.suptitle(f"Largest component of exact derivatives at the {options.element} crystal", fontsize=12)
     figure.savefig(options.output, dpi=150)
     print(f"figure: {options.output}")

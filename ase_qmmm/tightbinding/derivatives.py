@@ -29,8 +29,8 @@ __all__ = ["CrystalDerivatives", "force_derivatives", "site_energy_derivatives"]
 
 log = logging.getLogger(__name__)
 
-# The crystal repeats after the extent of a region and so much more (Å): its Green's function at the poles has
-# decayed to 1e-7 of its value by then (docs/derivatives.md).
+# The crystal repeats after the extent of a region and so much more (Å): derivatives of silicon are right to
+# 1e-7 then (docs/derivatives.md).
 MARGIN = 40.0
 
 
@@ -98,7 +98,8 @@ def site_energy_derivatives(
     error : float
         Of the pole sums, relative, see :func:`~ase_qmmm.tightbinding.poles.fermi_poles`.
     margin : float
-        Å. The crystal repeats after the extent of all sites involved and so much more.
+        Å. The crystal repeats after the extent of all sites involved and so much more; metals need more than
+        the default, which is for a gap.
     progress : bool
         Show a progress bar.
 
@@ -157,6 +158,7 @@ def _derivatives(
     if len(radii) != order:
         raise ValueError(f"cutoff: got {len(radii)} radii for {order} orders; give one, or one per order")
     cutoffs = {j: check_positive("cutoff", r, "Å") for j, r in enumerate(radii, start=1)}
+    check_positive("margin", margin, "Å", zero=True)
     calc = at_fermi_level(calc, crystal)
     assert calc.mu is not None
     group = space_group(crystal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from ..crystal import Crystal
 from ..errors import StructureError
 from .hamiltonian import Hamiltonian
 from .matrices import Matrices, PairGroup, build_matrices
-from .pair_tables import Family, Onsite, PairTable, Stack
+from .pair_tables import PairTable, Stack
 from .radial import cartesian_derivatives, reduced_derivatives
 
 __all__ = ["Region", "repulsive_stacks", "repulsive_terms"]
@@ -102,11 +101,6 @@ class Region:
             self.repulsive_table = replace(self.table, density_ij=stacks[0], density_ji=stacks[1])
             self.repulsion = repulsive_terms(matrices)[:, :, self.basis, None]
         self.counts = sizes[self.basis]
-
-    @cached_property
-    def base_family(self) -> Family:
-        """First derivatives of the matrices."""
-        return Family(*self.table.rows(), Onsite(self, ()).family())
 
     def spread(self, matrix: np.ndarray) -> np.ndarray:
         """A matrix over the orbitals of the sites, on o places per site (zero where a site has fewer)."""

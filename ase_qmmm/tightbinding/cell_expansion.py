@@ -2,8 +2,8 @@
 
 The grand potential per cell is ``-sum_q 2 Re[rho_q sum_k w_k log det K(k, z_q)]``. The vector between two
 atoms is linear in the deformation F and in the displacements of the basis atoms, and the chemical potential
-shifts all poles, so that ``dK/dmu = M``. Derivatives are traces of products ``G A_1 G A_2 ..`` at each k-point
-and contractions of density-like matrices with derivatives of the pairs.
+shifts all poles, so that ``dK/dmu = M``. Derivatives are traces of products ``G A_1 G A_2 ..`` at each
+k-point and contractions of density-like matrices with derivatives of the pairs.
 """
 
 from __future__ import annotations

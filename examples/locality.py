@@ -8,7 +8,7 @@ and the same of forces. This script computes the derivatives exactly at the sili
 lengths of their largest components and draws them. Exponents are fitted to the largest component in each
 interval of 1 Å beyond the first 3 Å (6 Å of two atoms together).
 
-Run ``python examples/locality.py`` (a few minutes on one core). ``--first 6 --second 4`` is a trial run.
+Run ``python examples/locality.py`` (a few minutes on one core). ``--first 8 --second 6`` is a trial run.
 """
 
 import argparse

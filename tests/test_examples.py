@@ -68,7 +68,7 @@ def test_example_structure_is_what_its_script_writes(monkeypatch, tmp_path):
 def test_locality_script(tmp_path, capsys):
     script = runpy.run_path(str(EXAMPLES / "locality.py"))
     picture = tmp_path / "locality.png"
-    script["main"](["--first", "6", "--second", "4", "--kT", "0.1", "--output", str(picture)])
+    script["main"](["--first", "8", "--second", "6", "--kT", "0.1", "--output", str(picture)])
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith(("energy", "force "))]
     assert len(rows) == 4

@@ -101,6 +101,18 @@ def test_own_hamiltonian_responds_to_displacements(monkeypatch):
 
 
 @pytest.mark.slow
+def test_locality_script(tmp_path, capsys):
+    script = runpy.run_path(str(EXAMPLES / "locality.py"))
+    picture = tmp_path / "locality.png"
+    script["main"](["--first", "8", "--second", "6", "--kT", "0.1", "--output", str(picture)])
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("energy", "force "))]
+    assert len(rows) == 4
+    assert all(float(row[3]) > 0 for row in rows)
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.slow
 def test_convergence_script(monkeypatch, tmp_path, capsys):
     script = runpy.run_path(str(EXAMPLES / "si_vacancy_convergence.py"))
     script["main"](

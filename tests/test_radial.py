@@ -8,6 +8,7 @@ from helpers import assert_derivative
 
 from ase_qmmm.tightbinding import NRLModel
 from ase_qmmm.tightbinding.radial import (
+    cartesian_derivatives,
     exponential,
     flattened,
     half_cosine,
@@ -47,22 +48,18 @@ def test_half_cosine_ends():
     assert values[1][[0, 1, 3, 4]] == pytest.approx([0.0] * 4)
 
 
-def test_reduced_derivatives_are_cartesian_derivatives(rng):
-    x, u = rng.normal(size=3) * 2, rng.normal(size=3)
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_cartesian_derivatives(order, rng):
+    x, u = rng.normal(size=(3, 3)) * 2, rng.normal(size=3)
 
-    def value(y):
-        return exponential(0.7, np.array([np.linalg.norm(y)]), 0)[0, 0]
+    def tensor(h, k):
+        y = x + h * u
+        r = np.linalg.norm(y, axis=1)
+        return cartesian_derivatives(reduced_derivatives(exponential(0.7, r, k), r), y, k)
 
-    def gradient(y):
-        r = np.array([np.linalg.norm(y)])
-        return y * reduced_derivatives(exponential(0.7, r, 2), r)[1, 0]
-
-    r = np.array([np.linalg.norm(x)])
-    t = reduced_derivatives(exponential(0.7, r, 2), r)[:, 0]
-    assert_derivative(lambda h: value(x + h * u), gradient(x) @ u, noise=1e-13)
-    assert_derivative(
-        lambda h: gradient(x + h * u), (np.eye(3) * t[1] + np.outer(x, x) * t[2]) @ u, noise=1e-13
-    )
+    here = tensor(0.0, order)
+    assert_derivative(lambda h: tensor(h, order - 1), np.einsum("pc...,c->p...", here, u), noise=1e-12)
+    assert np.abs(here - here.swapaxes(1, -1)).max() < 1e-13
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])

@@ -68,15 +68,19 @@ def test_along_z_a_block_is_its_channels(l1, l2):
 @pytest.mark.parametrize(("l1", "l2"), PAIRS)
 def test_derivatives(l1, l2, rng):
     vector, u = rng.normal(size=3) + 1.5, rng.normal(size=3)
-    _, first, second = block(l1, l2, vector, 2)
-    assert_derivative(
-        lambda h: block(l1, l2, vector + h * u)[0][0], np.tensordot(u, first[0], 1), noise=1e-13
-    )
-    change = np.einsum("cdab,d->cab", second[0], u)
-    assert_derivative(lambda h: block(l1, l2, vector + h * u, 1)[1][0], change, noise=1e-13)
-    assert np.abs(second - second.swapaxes(1, 2)).max() < 1e-13
-    lower = block(l1, l2, vector, 1)
-    assert np.array_equal(lower[1], first)
+    tensors = block(l1, l2, vector, 4)
+    for order in range(1, 5):
+        here = tensors[order][0]
+        assert_derivative(
+            lambda h, k=order: block(l1, l2, vector + h * u, k)[k - 1][0],
+            np.tensordot(u, here, 1),
+            noise=1e-12,
+        )
+        assert np.abs(here - here.swapaxes(0, order - 1)).max() < 1e-12
+        lower = block(l1, l2, vector, order)
+        assert np.abs(lower[order][0] - here).max() < 1e-12
+    with pytest.raises(ValueError, match="at most 4"):
+        block(l1, l2, vector, 5)
 
 
 def test_channels():

@@ -2,6 +2,8 @@
 
 from .bands import BandGap, band_gap, band_structure
 from .calculator import TightBinding, fermi_level
+from .cauchy_born import CauchyBornDerivatives, cauchy_born_derivatives
+from .derivatives import CrystalDerivatives, force_derivatives, site_energy_derivatives
 from .dos import density_of_states
 from .embedding import Embedded
 from .hamiltonian import Hamiltonian
@@ -12,6 +14,8 @@ from .toy import ToyModel
 
 __all__ = [
     "BandGap",
+    "CauchyBornDerivatives",
+    "CrystalDerivatives",
     "Embedded",
     "Hamiltonian",
     "KwonModel",
@@ -20,8 +24,11 @@ __all__ = [
     "ToyModel",
     "band_gap",
     "band_structure",
+    "cauchy_born_derivatives",
     "density_of_states",
     "fermi_level",
+    "force_derivatives",
     "load_model",
     "model_names",
+    "site_energy_derivatives",
 ]

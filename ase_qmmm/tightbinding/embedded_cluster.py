@@ -454,7 +454,8 @@ def _cached(
 
 def _load(path: Path) -> SelfEnergy | None:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        # Opened here: NumPy leaves the file open where it is cut short.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             if str(data["format"]) != FORMAT:
                 return None
             return SelfEnergy(data["boundary"], data["values"], float(data["change"]))

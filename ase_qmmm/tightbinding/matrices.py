@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from ..errors import StructureError
 from ..neighbours import check_separations, half_pairs
 from .hamiltonian import Hamiltonian
+from .radial import cartesian_derivatives, reduced_derivatives
 from .slater_koster import two_centre_block
 
 __all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices", "cartesian", "spin_channels"]
@@ -34,7 +35,7 @@ class PairGroup:
     columns: np.ndarray  # (p, b)
     hopping: tuple[np.ndarray, ...]  # (p, a, b), (p, 3, a, b), (p, 3, 3, a, b) up to the order asked for
     overlap: tuple[np.ndarray, ...]
-    density_ij: tuple[np.ndarray, ...]  # density of j at i, its gradient (p, 3), second derivative (p, 3, 3)
+    density_ij: tuple[np.ndarray, ...]  # density of j at i, its gradient (p, 3), ...
     density_ji: tuple[np.ndarray, ...]  # density of i at j, as function of the same vector
 
 
@@ -47,16 +48,9 @@ class PatternDensity:
 
 
 def cartesian(radial: np.ndarray, vectors: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Value, gradient and second derivative with respect to the vector of a function of its length."""
-    out: list[np.ndarray] = [radial[0]]
-    if len(radial) > 1:
-        unit = vectors / r[:, None]
-        out.append(radial[1][:, None] * unit)
-    if len(radial) > 2:
-        transverse = radial[1] / r
-        nn = unit[:, :, None] * unit[:, None, :]
-        out.append(transverse[:, None, None] * np.eye(3) + (radial[2] - transverse)[:, None, None] * nn)
-    return tuple(out)
+    """Value and derivatives (p, 3, .., 3) with respect to the vector of a function of its length."""
+    reduced = reduced_derivatives(radial, r)
+    return tuple(cartesian_derivatives(reduced, vectors, k) for k in range(len(radial)))
 
 
 class Matrices:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import comb, factorial
+from math import comb
 
 import numpy as np
 
@@ -16,6 +16,7 @@ __all__ = [
     "smooth_step",
     "flattened",
     "reduced_derivatives",
+    "cartesian_derivatives",
 ]
 
 
@@ -115,19 +116,54 @@ def flattened(f: np.ndarray, r: np.ndarray, start: float, width: float, edge: np
 
 
 def reduced_derivatives(f: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Powers of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
+    """Powers 0, 1, 2 ... of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
 
-    With ``t_k = ((1/r) d/dr)^k f`` the Cartesian derivatives of f(|r|) are ``df/dr_c = r_c t_1``,
-    ``d2f/dr_c dr_d = delta_cd t_1 + r_c r_d t_2`` and so on: each further derivative raises k and brings a
-    factor r_c, or removes a factor r_c without raising k. In closed form, for k >= 1,
-
-        t_k = sum_(j=1)^k (-1)^(k-j) (2k-j-1)! / (2^(k-j) (k-j)! (j-1)!) r^(j-2k) d^j f / dr^j.
+    With ``t_k`` these, ``t_k = sum_m c_km f^(m) r^(m - 2k)`` and ``c_(k+1)m = c_k(m-1) + (m - 2k) c_km``. See
+    :func:`cartesian_derivatives` for their use.
     """
     order = f.shape[-2] - 1
-    out = np.zeros_like(f)
+    out = np.empty_like(f)
     out[..., 0, :] = f[..., 0, :]
-    for k in range(1, order + 1):
-        for j in range(1, k + 1):
-            factor = factorial(2 * k - j - 1) / (2 ** (k - j) * factorial(k - j) * factorial(j - 1))
-            out[..., k, :] += (-1) ** (k - j) * factor * f[..., j, :] / r ** (2 * k - j)
+    factors = np.zeros(order + 2)
+    factors[0] = 1.0
+    for k in range(order):
+        m = np.arange(order + 2)
+        factors = np.roll(factors, 1) + (m - 2 * k) * factors
+        out[..., k + 1, :] = sum(
+            factors[n] * f[..., n, :] * r ** float(n - 2 * (k + 1)) for n in range(1, k + 2)
+        )
+    return out
+
+
+def cartesian_derivatives(reduced: np.ndarray, vectors: np.ndarray, order: int) -> np.ndarray:
+    """Derivative tensor of one order of f(|r|) by the vector, (..., p, 3, .., 3), from its ``t_k``.
+
+    The sum over all ways to tie k of the n indices into m pairs, of ``t_(n - m)`` times a Kronecker delta per
+    pair and a component of r per index left: e.g. ``d2f = delta_cd t_1 + r_c r_d t_2``.
+
+    Parameters
+    ----------
+    reduced : ndarray, shape (..., at least order + 1, p)
+        See :func:`reduced_derivatives`.
+    vectors : ndarray, shape (p, 3)
+    order : int
+    """
+    out = np.zeros((*reduced.shape[:-2], len(vectors), *(3,) * order))
+    letters = "cdefgh"[:order]
+    for pairs, singles in _ties(tuple(letters)):
+        operands = [np.eye(3)] * len(pairs) + [vectors] * len(singles)
+        terms = ["".join(pair) for pair in pairs] + ["p" + s for s in singles]
+        spec = ",".join([*terms, "...p"]) + "->...p" + letters
+        out += np.einsum(spec, *operands, reduced[..., order - len(pairs), :], optimize=True)
+    return out
+
+
+def _ties(items: tuple[str, ...]) -> list[tuple[list[tuple[str, str]], list[str]]]:
+    """All ways to tie some of the items into pairs: (pairs, items left alone)."""
+    if not items:
+        return [([], [])]
+    first, rest = items[0], items[1:]
+    out = [(pairs, [first, *singles]) for pairs, singles in _ties(rest)]
+    for k, other in enumerate(rest):
+        out += [([(first, other), *pairs], singles) for pairs, singles in _ties(rest[:k] + rest[k + 1 :])]
     return out

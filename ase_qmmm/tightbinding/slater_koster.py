@@ -12,17 +12,18 @@ of J. C. Slater and G. F. Koster, Phys. Rev. 94, 1498 (1954), table I, for any p
 from __future__ import annotations
 
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 
-from .radial import inverse_power, leibniz, reduced_derivatives
+from .radial import cartesian_derivatives, inverse_power, leibniz, reduced_derivatives
 
 __all__ = ["CHANNELS", "shell_channels", "two_centre_block"]
 
 CHANNELS = ("sss", "sps", "pps", "ppp", "sds", "pds", "pdp", "dds", "ddp", "ddd")
 _AXES = (1, 2, 0)  # p_y, p_z, p_x
 _S3 = np.sqrt(3.0)
+_MAX_ORDER = 4
 # d orbital m is the quadratic form n.T_m.n, normalised so that sum_m (n.T_m.n)^2 = 1.
 _D = np.zeros((5, 3, 3))
 _D[0, 0, 1] = _D[0, 1, 0] = _S3 / 2
@@ -111,7 +112,7 @@ def _differentiate(poly: Poly, axis: int) -> Poly:
 
 @cache
 def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
-    """Channels, and for derivative orders 0, 1, 2 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
+    """Channels, and for derivative orders 0 to 4 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
     channels = shell_channels(l1, l2)
     # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
     sign = -1.0 if l1 > l2 and (l1 + l2) % 2 else 1.0
@@ -122,7 +123,7 @@ def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, n
         return _add((sign, poly))
 
     levels = []
-    for order in range(3):
+    for order in range(_MAX_ORDER + 1):
         degree = l1 + l2 - order
         exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
         index = {e: k for k, e in enumerate(exponents)}
@@ -149,16 +150,18 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
         From i to j (Å).
     radial : ndarray, shape (n_channels, order + 1, p)
         Channel functions h_c and their derivatives with respect to distance, channels in the order of
-        :func:`shell_channels`; order 0, 1 or 2.
+        :func:`shell_channels`; order 0 to 4.
 
     Returns
     -------
     tuple of ndarray
-        B (p, a, b); dB/dr_c (p, 3, a, b) for order >= 1; d2B/dr_c dr_d (p, 3, 3, a, b) for order 2.
+        B (p, a, b), dB/dr_c (p, 3, a, b), d2B/dr_c dr_d (p, 3, 3, a, b) and so on up to the order given.
     """
     order = radial.shape[1] - 1
     r = np.linalg.norm(vectors, axis=1)
     _, levels = _tables(l1, l2)
+    if order > _MAX_ORDER:
+        raise ValueError(f"radial: derivatives up to order {order}, expected at most {_MAX_ORDER}")
     theta = reduced_derivatives(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
     powers = vectors.T[:, None, :] ** np.arange(l1 + l2 + 1)[None, :, None]  # (3, degree + 1, p)
 
@@ -170,20 +173,18 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
         values: np.ndarray = table @ monomials  # (c, ..., a, b, p)
         return values
 
-    x = vectors.T
-    value = polynomials(0)
-    out = [np.einsum("cabp,cp->pab", value, theta[:, 0])]
-    if order >= 1:
-        gradient = polynomials(1)
-        first = np.einsum("ceabp,cp->peab", gradient, theta[:, 0])
-        radial_part = np.einsum("cabp,cp->pab", value, theta[:, 1])
-        first += np.einsum("ep,pab->peab", x, radial_part)
-        out.append(first)
-    if order >= 2:
-        second = np.einsum("cefabp,cp->pefab", polynomials(2), theta[:, 0])
-        cross = np.einsum("ceabp,cp,fp->pefab", gradient, theta[:, 1], x, optimize=True)
-        second += cross + cross.swapaxes(1, 2)
-        second += np.einsum("ef,pab->pefab", np.eye(3), radial_part)
-        second += np.einsum("cabp,cp,ep,fp->pefab", value, theta[:, 2], x, x, optimize=True)
-        out.append(second)
+    tables = [polynomials(k) for k in range(order + 1)]  # (c, 3, .., 3, a, b, p)
+    functions = [cartesian_derivatives(theta, vectors, k) for k in range(order + 1)]  # (c, p, 3, .., 3)
+    out = []
+    for n in range(order + 1):
+        letters = "efgh"[:n]
+        total = np.zeros((len(vectors), *(3,) * n, 2 * l1 + 1, 2 * l2 + 1))
+        # Leibniz rule: each index differentiates the polynomial or the function of distance.
+        for k in range(n + 1):
+            for chosen in combinations(range(n), k):
+                poly = "".join(letters[m] for m in chosen)
+                rest = "".join(letters[m] for m in range(n) if m not in chosen)
+                spec = f"c{poly}abp,cp{rest}->p{letters}ab"
+                total += np.einsum(spec, tables[k], functions[n - k])
+        out.append(total)
     return tuple(out)

@@ -74,18 +74,22 @@ def half_cosine(r: np.ndarray, start: float, stop: float, order: int) -> np.ndar
 
 
 def reduced_derivatives(f: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Powers 0, 1, 2 of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
+    """Powers 0 to 4 of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
 
     With ``t_k`` these, the Cartesian derivatives of f(|r|) are ``df/dr_c = r_c t_1`` and
     ``d2f/dr_c dr_d = delta_cd t_1 + r_c r_d t_2``.
     """
     order = f.shape[-2] - 1
-    if order > 2:
-        raise ValueError(f"order: got {order}, expected at most 2")
-    out = np.empty_like(f)
-    out[..., 0, :] = f[..., 0, :]
+    if order > 4:
+        raise ValueError(f"order: got {order}, expected at most 4")
+    t = np.empty_like(f)
+    t[..., 0, :] = f[..., 0, :]
     if order >= 1:
-        out[..., 1, :] = f[..., 1, :] / r
+        t[..., 1, :] = f[..., 1, :] / r
     if order >= 2:
-        out[..., 2, :] = (f[..., 2, :] - out[..., 1, :]) / r**2
-    return out
+        t[..., 2, :] = (f[..., 2, :] - t[..., 1, :]) / r**2
+    if order >= 3:
+        t[..., 3, :] = (f[..., 3, :] - 3 * r * t[..., 2, :]) / r**3
+    if order >= 4:
+        t[..., 4, :] = (f[..., 4, :] - 3 * t[..., 2, :] - 6 * r**2 * t[..., 3, :]) / r**4
+    return t

@@ -18,7 +18,7 @@ import numpy as np
 
 from .radial import inverse_power, leibniz, reduced_derivatives
 
-__all__ = ["CHANNELS", "shell_channels", "two_centre_block"]
+__all__ = ["CHANNELS", "cartesian_derivatives", "shell_channels", "shell_terms", "two_centre_block"]
 
 CHANNELS = ("sss", "sps", "pps", "ppp", "sds", "pds", "pdp", "dds", "ddp", "ddd")
 _AXES = (1, 2, 0)  # p_y, p_z, p_x
@@ -109,33 +109,94 @@ def _differentiate(poly: Poly, axis: int) -> Poly:
     return out
 
 
+def _entry(l1: int, l2: int, a: int, b: int, channel: str) -> Poly:
+    """Polynomial of one element; d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2)."""
+    if l1 <= l2:
+        return _element(l1, l2, a, b)[channel]
+    return _add(((-1.0) ** (l1 + l2), _element(l2, l1, b, a)[channel]))
+
+
 @cache
-def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
-    """Channels, and for derivative orders 0, 1, 2 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
+def _table(l1: int, l2: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Monomials (m, 3) and coefficients (c, ..., a, b, m) of the derivatives of some order."""
     channels = shell_channels(l1, l2)
-    # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
-    sign = -1.0 if l1 > l2 and (l1 + l2) % 2 else 1.0
     na, nb = 2 * l1 + 1, 2 * l2 + 1
-
-    def entry(a: int, b: int, channel: str) -> Poly:
-        poly = _element(l1, l2, a, b)[channel] if l1 <= l2 else _element(l2, l1, b, a)[channel]
-        return _add((sign, poly))
-
-    levels = []
-    for order in range(3):
-        degree = l1 + l2 - order
-        exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
-        index = {e: k for k, e in enumerate(exponents)}
-        table = np.zeros((len(channels), *(3,) * order, na, nb, len(exponents)))
+    degree = l1 + l2 - order
+    exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
+    index = {e: k for k, e in enumerate(exponents)}
+    table = np.zeros((len(channels), *(3,) * order, na, nb, len(exponents)))
+    if exponents:
         for (c, name), a, b in product(enumerate(channels), range(na), range(nb)):
+            whole = _entry(l1, l2, a, b, name)
             for axes in product(range(3), repeat=order):
-                poly = entry(a, b, name)
+                poly = whole
                 for axis in axes:
                     poly = _differentiate(poly, axis)
                 for key, value in poly.items():
                     table[(c, *axes, a, b, index[key])] = value
-        levels.append((np.array(exponents, dtype=int).reshape(-1, 3), table))
-    return channels, levels
+    return np.array(exponents, dtype=int).reshape(-1, 3), table
+
+
+@cache
+def shell_terms(l1: int, l2: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The polynomials as lists of terms, for :func:`ase_qmmm.tightbinding.kernels.shell_blocks`.
+
+    Returns
+    -------
+    tuple of ndarray
+        a, b, c of the elements that are not zero (e, 3); where their terms start (e + 1,); exponents (t, 3) and
+        coefficients (t,) of the terms.
+    """
+    entries, starts, exponents, coefficients = [], [0], [], []
+    for a, b in product(range(2 * l1 + 1), range(2 * l2 + 1)):
+        for c, channel in enumerate(shell_channels(l1, l2)):
+            poly = {key: value for key, value in _entry(l1, l2, a, b, channel).items() if abs(value) > 1e-14}
+            if poly:
+                entries.append((a, b, c))
+                exponents += list(poly)
+                coefficients += list(poly.values())
+                starts.append(len(exponents))
+    return np.array(entries), np.array(starts), np.array(exponents), np.array(coefficients)
+
+
+def cartesian_derivatives(reduced: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Derivatives of a function of the length of a vector with respect to the vector.
+
+    Parameters
+    ----------
+    reduced : ndarray, shape (..., order + 1, p)
+        Powers of ``(1/r) d/dr`` applied to the function, see :func:`~.radial.reduced_derivatives`.
+    vectors : ndarray, shape (p, 3)
+
+    Returns
+    -------
+    tuple of ndarray
+        (..., p), (..., 3, p), (..., 3, 3, p) up to the order of `reduced`, at most 4.
+    """
+    x, delta = vectors.T, np.eye(3)
+    t = [reduced[..., k, :] for k in range(reduced.shape[-2])]
+
+    def term(k: int, way: str, *factors: np.ndarray) -> np.ndarray:
+        axes = "abcd"[: max("abcd".index(letter) for letter in way if letter in "abcd") + 1]
+        out: np.ndarray = np.einsum(f"...p,{way}->...{axes}p", t[k], *factors)
+        return out
+
+    out = [t[0]]
+    if len(t) > 1:
+        out.append(term(1, "ap", x))
+    if len(t) > 2:
+        xx = x[:, None] * x
+        out.append(term(1, "ab", delta) + term(2, "abp", xx))
+    if len(t) > 3:
+        xxx = xx[:, :, None] * x
+        mixed = [term(2, way, delta, x) for way in ("ab,cp", "ac,bp", "bc,ap")]
+        out.append(sum(mixed, start=term(3, "abcp", xxx)))
+    if len(t) > 4:
+        ways = ("ab,cdp", "ac,bdp", "ad,bcp", "bc,adp", "bd,acp", "cd,abp")
+        mixed = [term(3, way, delta, xx) for way in ways]
+        mixed += [term(2, way, delta, delta) for way in ("ab,cd", "ac,bd", "ad,bc")]
+        out.append(sum(mixed, start=term(4, "abcdp", xxx[:, :, :, None] * x)))
+    return tuple(out)
 
 
 def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -149,41 +210,35 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
         From i to j (Å).
     radial : ndarray, shape (n_channels, order + 1, p)
         Channel functions h_c and their derivatives with respect to distance, channels in the order of
-        :func:`shell_channels`; order 0, 1 or 2.
+        :func:`shell_channels`; order 0 to 4.
 
     Returns
     -------
     tuple of ndarray
-        B (p, a, b); dB/dr_c (p, 3, a, b) for order >= 1; d2B/dr_c dr_d (p, 3, 3, a, b) for order 2.
+        B (p, a, b) and its derivatives dB/dr_c (p, 3, a, b), d2B/dr_c dr_d (p, 3, 3, a, b) and so on, up to
+        the order of `radial`.
     """
     order = radial.shape[1] - 1
     r = np.linalg.norm(vectors, axis=1)
-    _, levels = _tables(l1, l2)
-    theta = reduced_derivatives(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
+    reduced = reduced_derivatives(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
+    theta = cartesian_derivatives(reduced, vectors)
     powers = vectors.T[:, None, :] ** np.arange(l1 + l2 + 1)[None, :, None]  # (3, degree + 1, p)
-
-    def polynomials(k: int) -> np.ndarray:
-        exponents, table = levels[k]
-        if not len(exponents):
-            return np.zeros((*table.shape[:-1], len(vectors)))
-        monomials = powers[0, exponents[:, 0]] * powers[1, exponents[:, 1]] * powers[2, exponents[:, 2]]
-        values: np.ndarray = table @ monomials  # (c, ..., a, b, p)
-        return values
-
-    x = vectors.T
-    value = polynomials(0)
-    out = [np.einsum("cabp,cp->pab", value, theta[:, 0])]
-    if order >= 1:
-        gradient = polynomials(1)
-        first = np.einsum("ceabp,cp->peab", gradient, theta[:, 0])
-        radial_part = np.einsum("cabp,cp->pab", value, theta[:, 1])
-        first += np.einsum("ep,pab->peab", x, radial_part)
-        out.append(first)
-    if order >= 2:
-        second = np.einsum("cefabp,cp->pefab", polynomials(2), theta[:, 0])
-        cross = np.einsum("ceabp,cp,fp->pefab", gradient, theta[:, 1], x, optimize=True)
-        second += cross + cross.swapaxes(1, 2)
-        second += np.einsum("ef,pab->pefab", np.eye(3), radial_part)
-        second += np.einsum("cabp,cp,ep,fp->pefab", value, theta[:, 2], x, x, optimize=True)
-        out.append(second)
+    angular = []
+    for k in range(min(order, l1 + l2) + 1):
+        exponents, table = _table(l1, l2, k)
+        angular.append(
+            table @ (powers[0, exponents[:, 0]] * powers[1, exponents[:, 1]] * powers[2, exponents[:, 2]])
+        )
+    out = []
+    for k in range(order + 1):
+        # The product rule: each axis differentiates either the polynomial or the function of distance.
+        axes = "efgh"[:k]
+        total = np.zeros((len(vectors), *(3,) * k, 2 * l1 + 1, 2 * l2 + 1))
+        for mine in product((True, False), repeat=k):
+            polynomial = "".join(axis for axis, m in zip(axes, mine, strict=True) if m)
+            function = "".join(axis for axis, m in zip(axes, mine, strict=True) if not m)
+            if len(polynomial) < len(angular):
+                rule = f"c{polynomial}abp,c{function}p->p{axes}ab"
+                total += np.einsum(rule, angular[len(polynomial)], theta[len(function)])
+        out.append(total)
     return tuple(out)

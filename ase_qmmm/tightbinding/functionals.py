@@ -20,8 +20,11 @@ from .kernels import divided_rows
 from .matrices import Matrices, PatternDensity
 from .spectrum import States, entropy, fermi, fermi_slopes
 
-__all__ = ["OCCUPIED", "LevelFunctional", "add_spectral", "divided_differences"]
+__all__ = ["NEAR", "OCCUPIED", "LevelFunctional", "add_spectral", "divided_differences"]
 
+# Below this distance in kT the difference of two values loses digits to cancellation, and the mean of the
+# two slopes is right to about distance^2 = 4e-10 of its scale.
+NEAR = 2e-5
 # Levels this many kT above mu hold exp(-40) = 4e-18 electrons: they do not count beside one.
 OCCUPIED = 40.0
 
@@ -89,30 +92,14 @@ class LevelFunctional:
         return 2 * f1 if self.variational else 2 * f1 + 2 * f2 * self.mu
 
 
-def divided_differences(
-    levels: np.ndarray, values: np.ndarray, slopes: np.ndarray, kT: float, rows: int | None = None
-) -> np.ndarray:
+def divided_differences(levels: np.ndarray, values: np.ndarray, slopes: np.ndarray, kT: float) -> np.ndarray:
     """``(v_s - v_t) / (eps_s - eps_t)``, the mean slope where levels nearly agree.
 
-    Below a distance of 2e-5 kT the quotient loses digits to cancellation and the mean of the two slopes is
-    right to about (distance / kT)^2 = 4e-10 of its scale.
-
-    Parameters
-    ----------
-    levels, values, slopes : ndarray, shape (k, N)
-    kT : float
-        eV.
-    rows : int, optional
-        Only this many of the first rows s.
-
-    Returns
-    -------
-    ndarray, shape (k, rows, N)
+    Inputs (k, N), result (k, N, N).
     """
-    n = levels.shape[1]
-    out = np.empty((len(levels), n if rows is None else rows, n))
+    out = np.empty((*levels.shape, levels.shape[1]))
     for k in range(len(levels)):
-        divided_rows(levels[k], values[k], slopes[k], 2e-5 * kT, out[k])
+        divided_rows(levels[k], values[k], slopes[k], NEAR * kT, out[k])
     return out
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "pair_gradients",
     "overlap_product",
     "divided_rows",
+    "weigh_rows",
 ]
 
 # States per pass: 8 rows of this length fit the first cache.
@@ -117,7 +118,7 @@ def scatter(matrix, first_i, first_j, blocks, phases):
 
 @njit(cache=True)
 def mirror(matrix):
-    """From the triangle ``[k, column, row]`` that :func:`scatter` fills to whole matrices [k, row, column]."""
+    """From the triangle ``[k, column, row]`` of :func:`scatter` to whole matrices [k, row, column]."""
     n = matrix.shape[1]
     for k in range(len(matrix)):
         # In squares, as either the reads or the writes run against the order in memory.
@@ -208,30 +209,38 @@ def pair_gradients(density_h, density_m, h1, m1, out):
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
-def overlap_product(vectors, first_i, first_j, blocks, phases, wanted, out):
-    """Add the product of the pair blocks of M (one k-point) with `vectors` (N, s) to `out`, same shape.
+def overlap_product(vectors, first_i, first_j, blocks, phases, place, out):
+    """Add chosen rows of the product of the pair blocks of M (one k-point) with `vectors` (N, s) to `out`.
 
-    Only rows with ``wanted[row]``, which is the same for all orbitals of an atom.
+    ``place[row]`` is where a row goes in `out`, negative for rows that are left out; all orbitals of an
+    atom are there, or none.
     """
-    na, nb = blocks.shape[1], blocks.shape[2]
     for low in range(0, vectors.shape[1], _CHUNK):
         here = slice(low, min(low + _CHUNK, vectors.shape[1]))
         for p in range(len(blocks)):
             i, j = first_i[p], first_j[p]
-            if wanted[i]:
-                for a in range(na):
-                    target = out[i + a, here]
-                    for b in range(nb):
-                        factor, source = blocks[p, a, b] * phases[p], vectors[j + b, here]
-                        for s in range(len(target)):
-                            target[s] += factor * source[s]
-            if wanted[j]:
-                for b in range(nb):
-                    target = out[j + b, here]
-                    for a in range(na):
-                        factor, source = blocks[p, a, b] * np.conj(phases[p]), vectors[i + a, here]
-                        for s in range(len(target)):
-                            target[s] += factor * source[s]
+            if place[i] >= 0:
+                for a in range(blocks.shape[1]):
+                    _add_rows(out[place[i] + a, here], vectors, j, blocks[p, a], phases[p], here)
+            if place[j] >= 0:
+                for b in range(blocks.shape[2]):
+                    phase = np.conj(phases[p])
+                    _add_rows(out[place[j] + b, here], vectors, i, blocks[p, :, b], phase, here)
+
+
+@njit(cache=True, inline="always")
+def _add_rows(target, vectors, first, coefficients, phase, here):
+    # Two rows at a time halve the traffic of the target.
+    n = len(coefficients)
+    for a in range(0, n - 1, 2):
+        f0, f1 = coefficients[a] * phase, coefficients[a + 1] * phase
+        v0, v1 = vectors[first + a, here], vectors[first + a + 1, here]
+        for s in range(len(target)):
+            target[s] += f0 * v0[s] + f1 * v1[s]
+    if n % 2:
+        f0, v0 = coefficients[n - 1] * phase, vectors[first + n - 1, here]
+        for s in range(len(target)):
+            target[s] += f0 * v0[s]
 
 
 @njit(cache=True)
@@ -239,8 +248,33 @@ def divided_rows(levels, values, slopes, near, out):
     """First rows of the divided differences of one k-point, as many as `out` (m, N) has."""
     for s in range(len(out)):
         for t in range(len(levels)):
-            gap = levels[s] - levels[t]
-            if abs(gap) < near:
-                out[s, t] = (slopes[s] + slopes[t]) / 2
-            else:
-                out[s, t] = (values[s] - values[t]) / gap
+            out[s, t] = _divided(levels, values, slopes, near, s, t)
+
+
+@njit(cache=True, inline="always")
+def _divided(levels, values, slopes, near, s, t):
+    gap = levels[s] - levels[t]
+    if abs(gap) < near:
+        return (slopes[s] + slopes[t]) / 2
+    return (values[s] - values[t]) / gap
+
+
+@njit(cache=True)
+def weigh_rows(levels, values, slopes, near, half, x):
+    """``X = [Q_oo o g, 2 Q_ou o g]`` from twice Q, of which the square part is yet to be made Hermitian.
+
+    `half` (o, N) holds A with ``Q_oo = (A_oo + A_oo^H) / 2``, ``Q_ou = A_ou / 2``; Q_oo replaces A_oo.
+    """
+    o = len(half)
+    # In squares, as one half of the reads runs against the order in memory.
+    for top in range(0, o, 32):
+        for left in range(0, top + 1, 32):
+            for s in range(top, min(top + 32, o)):
+                for t in range(left, min(left + 32, s + 1)):
+                    q = (half[s, t] + np.conj(half[t, s])) / 2
+                    half[s, t], half[t, s] = q, np.conj(q)
+                    x[s, t] = q * _divided(levels, values, slopes, near, s, t)
+                    x[t, s] = np.conj(x[s, t])
+    for s in range(o):
+        for t in range(o, len(levels)):
+            x[s, t] = half[s, t] * _divided(levels, values, slopes, near, s, t)

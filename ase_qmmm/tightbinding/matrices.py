@@ -35,7 +35,9 @@ class PairGroup:
     first_j: np.ndarray  # (p,)
     hopping: tuple[np.ndarray, ...]  # (p, a, b), (p, 3, a, b), (p, 3, 3, a, b) ... up to the order asked for
     overlap: tuple[np.ndarray, ...]
-    density_ij: tuple[np.ndarray, ...]  # density of j at i, its gradient (p, 3), second derivative (p, 3, 3) ...
+    density_ij: tuple[
+        np.ndarray, ...
+    ]  # density of j at i, its gradient (p, 3), second derivative (p, 3, 3) ...
     density_ji: tuple[np.ndarray, ...]  # density of i at j, as function of the same vector
 
     @property
@@ -185,8 +187,8 @@ class Matrices:
     def triangle(self, diagonal: np.ndarray, blocks: list[np.ndarray], kpoints: np.ndarray) -> np.ndarray:
         """Triangle ``[k, column, row]``, row >= column, of Hermitian matrices from diagonal and pair blocks.
 
-        Transposed, each is the lower triangle of a matrix in Fortran order, which is all that LAPACK reads. Real
-        where all of them are; the other triangle is zero.
+        Transposed, each is the lower triangle of a matrix in Fortran order, which is all that LAPACK reads.
+        Real where all of them are; the other triangle is zero.
         """
         n = self.size
         matrix = np.zeros((len(kpoints), n, n), dtype=float if is_real(kpoints) else complex)
@@ -223,13 +225,13 @@ class Matrices:
 
     def overlap_times(self, vectors: np.ndarray, kpoint: np.ndarray, atoms: np.ndarray) -> np.ndarray:
         """Rows of M(k) `vectors` that belong to the chosen `atoms` (mask); vectors (N, s)."""
-        out = vectors.copy()
-        wanted = atoms[self.atom_of_orbital]
+        chosen = atoms[self.atom_of_orbital]
+        out: np.ndarray = vectors[chosen]
+        place = np.where(chosen, np.cumsum(chosen) - 1, -1)
         for g in self.groups:
             phases = self.phases(g, kpoint[None])[0]
-            kernels.overlap_product(vectors, g.first_i, g.first_j, g.overlap[0], phases, wanted, out)
-        rows: np.ndarray = out[wanted]
-        return rows
+            kernels.overlap_product(vectors, g.first_i, g.first_j, g.overlap[0], phases, place, out)
+        return out
 
     def pattern(self) -> PatternDensity:
         """A zero density on the pattern of this structure."""
@@ -275,11 +277,11 @@ class Matrices:
             phases = self.phases(g, kpoint[None])[0][:, None, None]
             part = np.zeros_like(block)
             kernels.pair_products(same, y, factors, start, g.first_i, g.first_j, part)
-            block += phases.real * part
+            np.add(block, phases.real * part, out=block)
             if np.iscomplexobj(x):
                 part[:] = 0.0
                 kernels.pair_products(crossed, y, factors, start, g.first_i, g.first_j, part)
-                block += phases.imag * part
+                np.add(block, phases.imag * part, out=block)
 
     @property
     def sparse(self) -> bool:

@@ -144,8 +144,8 @@ def shell_terms(l1: int, l2: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     Returns
     -------
     tuple of ndarray
-        a, b, c of the elements that are not zero (e, 3); where their terms start (e + 1,); exponents (t, 3) and
-        coefficients (t,) of the terms.
+        a, b, c of the elements that are not zero (e, 3); where their terms start (e + 1,); exponents (t, 3)
+        and coefficients (t,) of the terms.
     """
     entries, starts, exponents, coefficients = [], [0], [], []
     for a, b in product(range(2 * l1 + 1), range(2 * l2 + 1)):

@@ -38,13 +38,13 @@ class States:
     @property
     def n_vectors(self) -> int:
         """Number m of levels that have a vector."""
-        return self.vectors.shape[2]
+        return int(self.vectors.shape[2])
 
 
 # Up to this size all k-points are solved in one batched call, which saves the overhead of each.
 _BATCH_SIZE = 64
 _BATCH_ELEMENTS = 2_000_000
-# Work space of ormqr per vector: LAPACK's largest block.
+# Work space of ormqr per row: LAPACK's largest block.
 _MQR_BLOCK = 64
 
 
@@ -135,9 +135,8 @@ def _solve_one(
     """The steps of LAPACK's divide-and-conquer driver ``sygvd``, with vectors of the lowest levels only.
 
     The levels are known before the vectors of the tridiagonal matrix are turned back into those of the
-    problem, which is a third of the work and goes vector by vector. Computing few eigenvectors of the tridiagonal
-    matrix (``stemr``, or ``sygvx`` with a subset) takes longer than all of them by divide and conquer, as
-    long as more than a small part is needed.
+    problem, which is a third of the work and goes vector by vector. Computing half of the vectors of the
+    tridiagonal matrix (``stemr``, or ``sygvx`` with a subset) takes longer than all by divide and conquer.
     """
     h = matrices.hamiltonian_triangle(k)[0].T
     m = matrices.overlap_triangle(k)[0].T
@@ -158,18 +157,25 @@ def _solve_one(
     levels, rotation, info = stevd(diagonal, off, compute_v=1)
     _check(info, "stevd")
     count = n if n_vectors is None else min(max(1, n_vectors(levels)), n)
-    # The reflectors of sytrd leave the first row alone; on the others they are those of a QR factorisation.
-    vectors = np.empty((n, count), dtype=h.dtype, order="F")
-    vectors[0] = rotation[0, :count]
-    rest = np.asfortranarray(rotation[1:, :count], dtype=h.dtype)
-    reflectors = np.asfortranarray(h[1:, :-1])
-    del h, rotation
-    rest, _, info = mqr("L", "N", reflectors, tau, rest, lwork=_MQR_BLOCK * count, overwrite_c=1)
+    # From here on rows are states, (Q Z)^H = Z^H Q^H, so that in the end the states of an orbital lie in a
+    # row. The reflectors of sytrd leave the first column alone; on the others they are those of ``geqrf``.
+    rest = np.ascontiguousarray(rotation[1:, :count], dtype=h.dtype).T
+    rest, _, info = mqr(
+        "R",
+        "C" if prefix == "un" else "T",
+        np.asfortranarray(h[1:, :-1]),
+        tau,
+        rest,
+        lwork=_MQR_BLOCK * n,
+        overwrite_c=1,
+    )
     _check(info, "ormqr")
-    vectors[1:] = rest
-    vectors = trsm(1.0, factor, vectors, lower=1, trans_a=2, overwrite_b=1)
-    # Products on the pattern of pairs read the states of an orbital in a row.
-    return levels[None], np.ascontiguousarray(vectors)[None]
+    vectors = np.empty((n, count), dtype=h.dtype)
+    vectors[0] = rotation[0, :count]
+    vectors[1:] = rest.T
+    del h, rotation, rest
+    vectors = trsm(1.0, factor, vectors.T, side=1, lower=1, overwrite_b=1).T
+    return levels[None], np.conjugate(vectors, out=vectors)[None] if prefix == "un" else vectors[None]
 
 
 def _check(info: int, routine: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .functionals import OCCUPIED, LevelFunctional, add_spectral, divided_differences
+from .functionals import NEAR, OCCUPIED, LevelFunctional, add_spectral, divided_differences
+from .kernels import weigh_rows
 from .matrices import Matrices, PatternDensity
 from .spectrum import States, fermi_slopes
 
@@ -98,15 +99,14 @@ def _add_sparse(
     chosen = site_weights != 0
     rows = chosen[matrices.atom_of_orbital]
     weights = site_weights[matrices.atom_of_orbital][rows, None]
-    # Q~ rows o; the weights go with the smaller factor.
+    # Twice Q~, rows o, its square part without the Hermitian conjugate.
     c_rows, mc = c[rows], matrices.overlap_times(c, kpoint, chosen)
     q = (weights * c_rows[:, :o]).conj().T @ mc
     q[:, o:] += (weights * mc[:, :o]).conj().T @ c_rows[:, o:]
-    q[:, :o] += q[:, :o].conj().T
-    q /= 2
+    del c_rows, mc
     g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
-    x = divided_differences(s.levels, g, g_eps, functional.kT, rows=o)[0] * q
-    x[:, o:] *= 2
+    x = np.empty_like(q)
+    weigh_rows(e, g[0], g_eps[0], NEAR * functional.kT, q, x)
     z = c @ x.conj().T  # Y^H, whose rows are orbitals
     del x
     half = np.full(o, 0.5)

@@ -8,6 +8,7 @@ from helpers import assert_derivative
 
 from ase_qmmm.tightbinding import NRLModel
 from ase_qmmm.tightbinding.radial import (
+    cartesian_derivatives,
     exponential,
     half_cosine,
     inverse_power,
@@ -59,13 +60,20 @@ def test_reduced_derivatives_are_cartesian_derivatives(rng):
     )
 
 
-def test_reduced_derivatives_stop_at_order_two():
-    with pytest.raises(ValueError, match="at most 2"):
-        reduced_derivatives(np.ones((4, 2)), np.ones(2))
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_cartesian_derivatives(order, rng):
+    x, u = rng.normal(size=3) * 2, rng.normal(size=3)
+
+    def tensor(y, k):
+        r = np.array([np.linalg.norm(y)])
+        reduced = reduced_derivatives(exponential(0.7, r, k), r)
+        return cartesian_derivatives(reduced, y[None], k)[0]
+
+    assert_derivative(lambda h: tensor(x + h * u, order - 1), tensor(x, order) @ u, noise=1e-12)
 
 
 @pytest.mark.parametrize("form", ["smooth", "original"])
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_model_functions(form, order):
     model = NRLModel("nrl-CuAu-spd", form)
 

@@ -42,8 +42,10 @@ def solve(calc: TightBinding, atoms: Atoms, order: int, *, occupied: bool = Fals
     channels = spin_channels(calc.model, atoms, order)
     kpoints, weights = reduced_kpoints(calc.kpts, atoms)
 
+    mu = calc.mu
+
     def n_occupied(levels: np.ndarray) -> int:
-        mu = calc.mu
+        nonlocal mu
         if mu is None:
             alone = States(kpoints, weights, levels[None], np.zeros((1, 0, 0)))
             mu = find_mu([alone], channels[0].n_electrons, calc.kT)
@@ -54,7 +56,6 @@ def solve(calc: TightBinding, atoms: Atoms, order: int, *, occupied: bool = Fals
     count = n_occupied if occupied and known else None
     states = [eigenstates(matrices, kpoints, weights, count) for matrices in channels]
     everything = [s for channel in states for s in channel]
-    mu = calc.mu
     if mu is None:
         mu = find_mu(everything, channels[0].n_electrons, calc.kT)
     theta = 0.0

@@ -25,8 +25,8 @@ __all__ = ["NEAR", "OCCUPIED", "LevelFunctional", "add_spectral", "divided_diffe
 # Below this distance in kT the difference of two values loses digits to cancellation, and the mean of the
 # two slopes is right to about distance^2 = 4e-10 of its scale.
 NEAR = 2e-5
-# Levels this many kT above mu hold exp(-40) = 4e-18 electrons: they do not count beside one.
-OCCUPIED = 40.0
+# Levels this many kT above mu hold exp(-37) = 9e-17 electrons, which rounding loses beside one.
+OCCUPIED = 37.0
 
 
 @dataclass(frozen=True)

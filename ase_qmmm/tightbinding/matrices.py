@@ -16,8 +16,8 @@ from ..errors import StructureError
 from ..neighbours import check_separations, half_pairs
 from . import kernels
 from .hamiltonian import Hamiltonian
-from .radial import reduced_derivatives
-from .slater_koster import cartesian_derivatives, shell_terms, two_centre_block
+from .radial import cartesian_derivatives, reduced_derivatives
+from .slater_koster import shell_terms, two_centre_block
 
 __all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices", "spin_channels"]
 
@@ -155,8 +155,8 @@ class Matrices:
     def _density(self, a: int, b: int, distances: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, ...]:
         """Density of an atom of species b at one of species a, derivatives (p, 3), (p, 3, 3) and so on."""
         functions = self.model.density(a, b, distances, self.order, self.spin)
-        derivatives = cartesian_derivatives(reduced_derivatives(functions, distances), vectors)
-        return tuple(np.ascontiguousarray(np.moveaxis(d, -1, 0)) for d in derivatives)
+        reduced = reduced_derivatives(functions, distances)
+        return tuple(cartesian_derivatives(reduced, vectors, k) for k in range(self.order + 1))
 
     def _add_onsite(self) -> None:
         n_species = len(self.model.symbols)

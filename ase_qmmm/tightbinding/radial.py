@@ -14,6 +14,7 @@ __all__ = [
     "logistic",
     "half_cosine",
     "reduced_derivatives",
+    "cartesian_derivatives",
 ]
 
 
@@ -30,8 +31,19 @@ def leibniz(f: np.ndarray, g: np.ndarray) -> np.ndarray:
 
 def polynomial(coefficients: np.ndarray, r: np.ndarray, order: int) -> np.ndarray:
     """Derivatives of ``sum_n c_n r^n``; `coefficients` in rising powers."""
-    poly = np.polynomial.Polynomial(coefficients)
-    return np.array([poly(r) if k == 0 else poly.deriv(k)(r) for k in range(order + 1)])
+    out = np.empty((order + 1, *np.shape(r)))
+    current = np.asarray(coefficients, dtype=float)
+    for k in range(order + 1):
+        out[k] = _horner(current, r)
+        current = current[1:] * np.arange(1, len(current))
+    return out
+
+
+def _horner(coefficients: np.ndarray, x: np.ndarray) -> np.ndarray:
+    value = np.zeros_like(x, dtype=float)
+    for c in coefficients[::-1]:
+        value = value * x + c
+    return value
 
 
 def exponential(rate: float, r: np.ndarray, order: int) -> np.ndarray:
@@ -52,12 +64,11 @@ def logistic(x: np.ndarray, scale: float, order: int) -> np.ndarray:
     Every derivative is a polynomial in f, as ``df/dx = f^2 - f``.
     """
     f = 1.0 / (1.0 + np.exp(x))
-    poly = np.polynomial.Polynomial([0.0, 1.0])
-    slope = np.polynomial.Polynomial([0.0, -1.0, 1.0])
+    poly = np.array([0.0, 1.0])
     out = np.empty((order + 1, *np.shape(f)))
     for k in range(order + 1):
-        out[k] = poly(f) / scale**k
-        poly = poly.deriv() * slope
+        out[k] = _horner(poly, f) / scale**k
+        poly = np.convolve(poly[1:] * np.arange(1, len(poly)), [0.0, -1.0, 1.0])
     return out
 
 
@@ -74,22 +85,54 @@ def half_cosine(r: np.ndarray, start: float, stop: float, order: int) -> np.ndar
 
 
 def reduced_derivatives(f: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Powers 0 to 4 of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
+    """Powers 0, 1, 2 ... of ``(1/r) d/dr`` applied to f, from its derivatives (..., order + 1, p).
 
-    With ``t_k`` these, the Cartesian derivatives of f(|r|) are ``df/dr_c = r_c t_1`` and
-    ``d2f/dr_c dr_d = delta_cd t_1 + r_c r_d t_2``.
+    With ``t_k`` these, ``t_k = sum_m c_km f^(m) r^(m - 2k)`` and ``c_(k+1)m = c_k(m-1) + (m - 2k) c_km``. See
+    :func:`cartesian_derivatives` for their use.
     """
     order = f.shape[-2] - 1
-    if order > 4:
-        raise ValueError(f"order: got {order}, expected at most 4")
-    t = np.empty_like(f)
-    t[..., 0, :] = f[..., 0, :]
-    if order >= 1:
-        t[..., 1, :] = f[..., 1, :] / r
-    if order >= 2:
-        t[..., 2, :] = (f[..., 2, :] - t[..., 1, :]) / r**2
-    if order >= 3:
-        t[..., 3, :] = (f[..., 3, :] - 3 * r * t[..., 2, :]) / r**3
-    if order >= 4:
-        t[..., 4, :] = (f[..., 4, :] - 3 * t[..., 2, :] - 6 * r**2 * t[..., 3, :]) / r**4
-    return t
+    out = np.empty_like(f)
+    out[..., 0, :] = f[..., 0, :]
+    factors = np.zeros(order + 2)
+    factors[0] = 1.0
+    for k in range(order):
+        m = np.arange(order + 2)
+        factors = np.roll(factors, 1) + (m - 2 * k) * factors
+        out[..., k + 1, :] = sum(
+            factors[n] * f[..., n, :] * r ** float(n - 2 * (k + 1)) for n in range(1, k + 2)
+        )
+    return out
+
+
+def cartesian_derivatives(reduced: np.ndarray, vectors: np.ndarray, order: int) -> np.ndarray:
+    """Derivative tensor of one order of f(|r|) by the vector, (..., p, 3, .., 3), from its ``t_k``.
+
+    The sum over all ways to tie k of the n indices into m pairs, of ``t_(n - m)`` times a Kronecker delta per
+    pair and a component of r per index left: e.g. ``d2f = delta_cd t_1 + r_c r_d t_2``.
+
+    Parameters
+    ----------
+    reduced : ndarray, shape (..., at least order + 1, p)
+        See :func:`reduced_derivatives`.
+    vectors : ndarray, shape (p, 3)
+    order : int
+    """
+    out = np.zeros((*reduced.shape[:-2], len(vectors), *(3,) * order))
+    letters = "cdefgh"[:order]
+    for pairs, singles in _ties(tuple(letters)):
+        operands = [np.eye(3)] * len(pairs) + [vectors] * len(singles)
+        terms = ["".join(pair) for pair in pairs] + ["p" + s for s in singles]
+        spec = ",".join([*terms, "...p"]) + "->...p" + letters
+        out += np.einsum(spec, *operands, reduced[..., order - len(pairs), :], optimize=True)
+    return out
+
+
+def _ties(items: tuple[str, ...]) -> list[tuple[list[tuple[str, str]], list[str]]]:
+    """All ways to tie some of the items into pairs: (pairs, items left alone)."""
+    if not items:
+        return [([], [])]
+    first, rest = items[0], items[1:]
+    out = [(pairs, [first, *singles]) for pairs, singles in _ties(rest)]
+    for k, other in enumerate(rest):
+        out += [([(first, other), *pairs], singles) for pairs, singles in _ties(rest[:k] + rest[k + 1 :])]
+    return out

@@ -12,17 +12,18 @@ of J. C. Slater and G. F. Koster, Phys. Rev. 94, 1498 (1954), table I, for any p
 from __future__ import annotations
 
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 
-from .radial import inverse_power, leibniz, reduced_derivatives
+from .radial import cartesian_derivatives, inverse_power, leibniz, reduced_derivatives
 
-__all__ = ["CHANNELS", "cartesian_derivatives", "shell_channels", "shell_terms", "two_centre_block"]
+__all__ = ["CHANNELS", "shell_channels", "shell_terms", "two_centre_block"]
 
 CHANNELS = ("sss", "sps", "pps", "ppp", "sds", "pds", "pdp", "dds", "ddp", "ddd")
 _AXES = (1, 2, 0)  # p_y, p_z, p_x
 _S3 = np.sqrt(3.0)
+_MAX_ORDER = 4
 # d orbital m is the quadratic form n.T_m.n, normalised so that sum_m (n.T_m.n)^2 = 1.
 _D = np.zeros((5, 3, 3))
 _D[0, 0, 1] = _D[0, 1, 0] = _S3 / 2
@@ -109,32 +110,33 @@ def _differentiate(poly: Poly, axis: int) -> Poly:
     return out
 
 
-def _entry(l1: int, l2: int, a: int, b: int, channel: str) -> Poly:
-    """Polynomial of one element; d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2)."""
-    if l1 <= l2:
-        return _element(l1, l2, a, b)[channel]
-    return _add(((-1.0) ** (l1 + l2), _element(l2, l1, b, a)[channel]))
-
-
 @cache
-def _table(l1: int, l2: int, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Monomials (m, 3) and coefficients (c, ..., a, b, m) of the derivatives of some order."""
+def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
+    """Channels, and for derivative orders 0 to 4 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
     channels = shell_channels(l1, l2)
+    # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
+    sign = -1.0 if l1 > l2 and (l1 + l2) % 2 else 1.0
     na, nb = 2 * l1 + 1, 2 * l2 + 1
-    degree = l1 + l2 - order
-    exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
-    index = {e: k for k, e in enumerate(exponents)}
-    table = np.zeros((len(channels), *(3,) * order, na, nb, len(exponents)))
-    if exponents:
+
+    def entry(a: int, b: int, channel: str) -> Poly:
+        poly = _element(l1, l2, a, b)[channel] if l1 <= l2 else _element(l2, l1, b, a)[channel]
+        return _add((sign, poly))
+
+    levels = []
+    for order in range(_MAX_ORDER + 1):
+        degree = l1 + l2 - order
+        exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
+        index = {e: k for k, e in enumerate(exponents)}
+        table = np.zeros((len(channels), *(3,) * order, na, nb, len(exponents)))
         for (c, name), a, b in product(enumerate(channels), range(na), range(nb)):
-            whole = _entry(l1, l2, a, b, name)
             for axes in product(range(3), repeat=order):
-                poly = whole
+                poly = entry(a, b, name)
                 for axis in axes:
                     poly = _differentiate(poly, axis)
                 for key, value in poly.items():
                     table[(c, *axes, a, b, index[key])] = value
-    return np.array(exponents, dtype=int).reshape(-1, 3), table
+        levels.append((np.array(exponents, dtype=int).reshape(-1, 3), table))
+    return channels, levels
 
 
 @cache
@@ -150,53 +152,17 @@ def shell_terms(l1: int, l2: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     entries, starts, exponents, coefficients = [], [0], [], []
     for a, b in product(range(2 * l1 + 1), range(2 * l2 + 1)):
         for c, channel in enumerate(shell_channels(l1, l2)):
-            poly = {key: value for key, value in _entry(l1, l2, a, b, channel).items() if abs(value) > 1e-14}
-            if poly:
+            # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
+            turned = l1 > l2
+            poly = _element(l2, l1, b, a)[channel] if turned else _element(l1, l2, a, b)[channel]
+            poly = _add(((-1.0) ** (l1 + l2) if turned else 1.0, poly))
+            terms = [key for key, value in poly.items() if abs(value) > 1e-14]
+            if terms:
                 entries.append((a, b, c))
-                exponents += list(poly)
-                coefficients += list(poly.values())
+                exponents += terms
+                coefficients += [poly[key] for key in terms]
                 starts.append(len(exponents))
     return np.array(entries), np.array(starts), np.array(exponents), np.array(coefficients)
-
-
-def cartesian_derivatives(reduced: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Derivatives of a function of the length of a vector with respect to the vector.
-
-    Parameters
-    ----------
-    reduced : ndarray, shape (..., order + 1, p)
-        Powers of ``(1/r) d/dr`` applied to the function, see :func:`~.radial.reduced_derivatives`.
-    vectors : ndarray, shape (p, 3)
-
-    Returns
-    -------
-    tuple of ndarray
-        (..., p), (..., 3, p), (..., 3, 3, p) up to the order of `reduced`, at most 4.
-    """
-    x, delta = vectors.T, np.eye(3)
-    t = [reduced[..., k, :] for k in range(reduced.shape[-2])]
-
-    def term(k: int, way: str, *factors: np.ndarray) -> np.ndarray:
-        axes = "abcd"[: max("abcd".index(letter) for letter in way if letter in "abcd") + 1]
-        out: np.ndarray = np.einsum(f"...p,{way}->...{axes}p", t[k], *factors)
-        return out
-
-    out = [t[0]]
-    if len(t) > 1:
-        out.append(term(1, "ap", x))
-    if len(t) > 2:
-        xx = x[:, None] * x
-        out.append(term(1, "ab", delta) + term(2, "abp", xx))
-    if len(t) > 3:
-        xxx = xx[:, :, None] * x
-        mixed = [term(2, way, delta, x) for way in ("ab,cp", "ac,bp", "bc,ap")]
-        out.append(sum(mixed, start=term(3, "abcp", xxx)))
-    if len(t) > 4:
-        ways = ("ab,cdp", "ac,bdp", "ad,bcp", "bc,adp", "bd,acp", "cd,abp")
-        mixed = [term(3, way, delta, xx) for way in ways]
-        mixed += [term(2, way, delta, delta) for way in ("ab,cd", "ac,bd", "ad,bc")]
-        out.append(sum(mixed, start=term(4, "abcdp", xxx[:, :, :, None] * x)))
-    return tuple(out)
 
 
 def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -215,30 +181,36 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
     Returns
     -------
     tuple of ndarray
-        B (p, a, b) and its derivatives dB/dr_c (p, 3, a, b), d2B/dr_c dr_d (p, 3, 3, a, b) and so on, up to
-        the order of `radial`.
+        B (p, a, b), dB/dr_c (p, 3, a, b), d2B/dr_c dr_d (p, 3, 3, a, b) and so on up to the order given.
     """
     order = radial.shape[1] - 1
     r = np.linalg.norm(vectors, axis=1)
-    reduced = reduced_derivatives(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
-    theta = cartesian_derivatives(reduced, vectors)
+    _, levels = _tables(l1, l2)
+    if order > _MAX_ORDER:
+        raise ValueError(f"radial: derivatives up to order {order}, expected at most {_MAX_ORDER}")
+    theta = reduced_derivatives(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)
     powers = vectors.T[:, None, :] ** np.arange(l1 + l2 + 1)[None, :, None]  # (3, degree + 1, p)
-    angular = []
-    for k in range(min(order, l1 + l2) + 1):
-        exponents, table = _table(l1, l2, k)
-        angular.append(
-            table @ (powers[0, exponents[:, 0]] * powers[1, exponents[:, 1]] * powers[2, exponents[:, 2]])
-        )
+
+    def polynomials(k: int) -> np.ndarray:
+        exponents, table = levels[k]
+        if not len(exponents):
+            return np.zeros((*table.shape[:-1], len(vectors)))
+        monomials = powers[0, exponents[:, 0]] * powers[1, exponents[:, 1]] * powers[2, exponents[:, 2]]
+        values: np.ndarray = table @ monomials  # (c, ..., a, b, p)
+        return values
+
+    tables = [polynomials(k) for k in range(order + 1)]  # (c, 3, .., 3, a, b, p)
+    functions = [cartesian_derivatives(theta, vectors, k) for k in range(order + 1)]  # (c, p, 3, .., 3)
     out = []
-    for k in range(order + 1):
-        # The product rule: each axis differentiates either the polynomial or the function of distance.
-        axes = "efgh"[:k]
-        total = np.zeros((len(vectors), *(3,) * k, 2 * l1 + 1, 2 * l2 + 1))
-        for mine in product((True, False), repeat=k):
-            polynomial = "".join(axis for axis, m in zip(axes, mine, strict=True) if m)
-            function = "".join(axis for axis, m in zip(axes, mine, strict=True) if not m)
-            if len(polynomial) < len(angular):
-                rule = f"c{polynomial}abp,c{function}p->p{axes}ab"
-                total += np.einsum(rule, angular[len(polynomial)], theta[len(function)])
+    for n in range(order + 1):
+        letters = "efgh"[:n]
+        total = np.zeros((len(vectors), *(3,) * n, 2 * l1 + 1, 2 * l2 + 1))
+        # Leibniz rule: each index differentiates the polynomial or the function of distance.
+        for k in range(n + 1):
+            for chosen in combinations(range(n), k):
+                poly = "".join(letters[m] for m in chosen)
+                rest = "".join(letters[m] for m in range(n) if m not in chosen)
+                spec = f"c{poly}abp,cp{rest}->p{letters}ab"
+                total += np.einsum(spec, tables[k], functions[n - k])
         out.append(total)
     return tuple(out)

@@ -158,22 +158,19 @@ def _solve_one(
     _check(info, "stevd")
     count = n if n_vectors is None else min(max(1, n_vectors(levels)), n)
     # From here on rows are states, (Q Z)^H = Z^H Q^H, so that in the end the states of an orbital lie in a
-    # row. The reflectors of sytrd leave the first column alone; on the others they are those of ``geqrf``.
-    rest = np.ascontiguousarray(rotation[1:, :count], dtype=h.dtype).T
-    rest, _, info = mqr(
-        "R",
-        "C" if prefix == "un" else "T",
-        np.asfortranarray(h[1:, :-1]),
-        tau,
-        rest,
-        lwork=_MQR_BLOCK * n,
-        overwrite_c=1,
-    )
+    # row. The reflectors of sytrd start one below the diagonal and leave the first orbital alone. Read from
+    # the second element of h on they are those of geqrf, if the first orbital is put last.
+    h[0, 1:] = 0.0
+    reflectors = h.T.reshape(-1)[1 : 1 + n * (n - 1)].reshape(n - 1, n).T
+    rest = np.empty((n, count), dtype=h.dtype)
+    rest[:-1], rest[-1] = rotation[1:, :count], rotation[0, :count]
+    del rotation
+    adjoint = "C" if prefix == "un" else "T"
+    turned, _, info = mqr("R", adjoint, reflectors, tau, rest.T, lwork=_MQR_BLOCK * n, overwrite_c=1)
     _check(info, "ormqr")
     vectors = np.empty((n, count), dtype=h.dtype)
-    vectors[0] = rotation[0, :count]
-    vectors[1:] = rest.T
-    del h, rotation, rest
+    vectors[1:], vectors[0] = turned.T[:-1], turned.T[-1]
+    del h, reflectors, rest, turned
     vectors = trsm(1.0, factor, vectors.T, side=1, lower=1, overwrite_b=1).T
     return levels[None], np.conjugate(vectors, out=vectors)[None] if prefix == "un" else vectors[None]
 

@@ -57,6 +57,8 @@ def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
         `kpts` is not what ``ase.calculators.calculator.kpts2ndarray`` takes, or samples a direction
         without periodicity at other than Gamma.
     """
+    if isinstance(kpts, tuple) and kpts == (1, 1, 1):
+        return np.zeros((1, 3)), np.ones(1)
     try:
         points = np.asarray(kpts2ndarray(kpts, atoms), dtype=float)
     except Exception as error:
@@ -91,7 +93,7 @@ def eigenstates(
 ) -> list[States]:
     """Solve the generalised eigenproblem at each k-point.
 
-    Small matrices go through batched LAPACK calls, large ones one by one through its
+    Small matrices go through batched LAPACK calls, large ones one by one through the steps of its
     divide-and-conquer driver, in real arithmetic where k and -k are equivalent.
 
     Parameters

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import assert_derivative, random_rotation
 
+from ase_qmmm.tightbinding import kernels
 from ase_qmmm.tightbinding.radial import exponential, polynomial
-from ase_qmmm.tightbinding.slater_koster import CHANNELS, shell_channels, two_centre_block
+from ase_qmmm.tightbinding.slater_koster import CHANNELS, shell_channels, shell_terms, two_centre_block
 
 PAIRS = [(l1, l2) for l1 in range(3) for l2 in range(3)]
 
@@ -81,6 +82,37 @@ def test_derivatives(l1, l2, rng):
         assert np.abs(lower[order][0] - here).max() < 1e-12
     with pytest.raises(ValueError, match="at most 4"):
         block(l1, l2, vector, 5)
+
+
+@pytest.mark.parametrize("order", [3, 4])
+@pytest.mark.parametrize(("l1", "l2"), [(0, 0), (0, 1), (1, 1), (2, 1), (2, 2)])
+def test_higher_derivatives(l1, l2, order, rng):
+    vector, u = rng.normal(size=3) + 1.5, rng.normal(size=3)
+    tensors = block(l1, l2, vector, order)
+    lower = block(l1, l2, vector, order - 1)
+    assert all(np.abs(a - b).max() < 1e-12 for a, b in zip(lower, tensors, strict=False))
+    change = np.einsum("c...ab,c->...ab", tensors[order][0], u)
+    assert_derivative(lambda h: block(l1, l2, vector + h * u, order - 1)[order - 1][0], change, noise=1e-12)
+
+
+@pytest.mark.parametrize(("l1", "l2"), PAIRS)
+@pytest.mark.parametrize("order", [0, 1])
+def test_compiled_blocks(l1, l2, order, rng):
+    """The compiled loop over the terms of the polynomials makes the same blocks."""
+    vectors = rng.normal(size=(5, 3))
+    functions = np.array(
+        [radial(l1, l2, vectors, order), rng.normal(size=1) * radial(l1, l2, vectors, order)]
+    )
+    shape = (2 * l1 + 2, 2 * l2 + 2)  # a border of one to the left and on top, which stays zero
+    h0, m0 = np.zeros((2, 5, *shape))
+    h1, m1 = np.zeros((2, 5, 3, *shape))
+    kernels.shell_blocks(vectors, *functions, l1 + l2, *shell_terms(l1, l2), 1, 1, h0, h1, m0, m1)
+    for value, slope, f in ((h0, h1, functions[0]), (m0, m1, functions[1])):
+        expected = two_centre_block(l1, l2, vectors, f)
+        assert np.abs(value[:, 1:, 1:] - expected[0]).max() < 1e-13
+        assert not value[:, 0].any() and not value[:, :, 0].any()
+        if order:
+            assert np.abs(slope[:, :, 1:, 1:] - expected[1]).max() < 1e-13
 
 
 def test_channels():

@@ -10,11 +10,12 @@ import numpy as np
 from ase import Atoms
 
 from ..sites import SiteResult
-from .functionals import LevelFunctional, divided_differences, spectral_product
-from .matrices import Matrices, PatternDensity, spin_channels
+from .functionals import OCCUPIED, LevelFunctional, add_spectral
+from .matrices import Matrices, spin_channels
 from .repulsion import Repulsion
 from .response import plain_gradient
 from .spectrum import States, eigenstates, entropy, fermi, fermi_slopes, find_mu, reduced_kpoints
+from .weighted import Gradient, weighted_gradients
 
 if TYPE_CHECKING:
     from .calculator import TightBinding
@@ -34,13 +35,28 @@ class Solution:
         return iter(zip(self.channels, self.states, strict=True))
 
 
-def solve(calc: TightBinding, atoms: Atoms, order: int) -> Solution:
-    """Eigenstates of `atoms` in the ensemble of `calc`; matrices with derivatives up to `order`."""
+def solve(calc: TightBinding, atoms: Atoms, order: int, *, occupied: bool = False) -> Solution:
+    """Eigenstates of `atoms` in the ensemble of `calc`; matrices with derivatives up to `order`.
+
+    With `occupied` empty levels need no vectors, and have none where this saves time.
+    """
     channels = spin_channels(calc.model, atoms, order)
     kpoints, weights = reduced_kpoints(calc.kpts, atoms)
-    states = [eigenstates(matrices, kpoints, weights) for matrices in channels]
-    everything = [s for channel in states for s in channel]
+
     mu = calc.mu
+
+    def n_occupied(levels: np.ndarray) -> int:
+        nonlocal mu
+        if mu is None:
+            alone = States(kpoints, weights, levels[None], np.zeros((1, 0, 0)))
+            mu = find_mu([alone], channels[0].n_electrons, calc.kT)
+        return int(np.searchsorted(levels, mu + OCCUPIED * calc.kT))
+
+    # With several k-points or spins mu is known only after all of them.
+    known = calc.mu is not None or len(kpoints) * len(channels) == 1
+    count = n_occupied if occupied and known else None
+    states = [eigenstates(matrices, kpoints, weights, count) for matrices in channels]
+    everything = [s for channel in states for s in channel]
     if mu is None:
         mu = find_mu(everything, channels[0].n_electrons, calc.kT)
     theta = 0.0
@@ -54,7 +70,7 @@ def solve(calc: TightBinding, atoms: Atoms, order: int) -> Solution:
 
 def evaluate(calc: TightBinding, atoms: Atoms, site_weights: np.ndarray | None) -> SiteResult:
     """Energy of checked, non-empty `atoms` with checked `site_weights` (n,) or None."""
-    solution = solve(calc, atoms, order=1)
+    solution = solve(calc, atoms, order=1, occupied=site_weights is None)
     functional = solution.functional
     calc.last_mu = functional.mu
     n = len(atoms)
@@ -63,7 +79,7 @@ def evaluate(calc: TightBinding, atoms: Atoms, site_weights: np.ndarray | None) 
     if site_weights is None:
         gradients = [plain_gradient(matrices, states, functional) for matrices, states in solution]
     else:
-        gradients = _weighted_gradients(solution, site_weights)
+        gradients = weighted_gradients(list(solution), functional, site_weights)
     for (matrices, states), (d_h, d_m, values) in zip(solution, gradients, strict=True):
         channel_heat = _site_heat(matrices, states, functional)
         heat += channel_heat
@@ -90,12 +106,9 @@ def populations(solution: Solution) -> np.ndarray:
         density = matrices.pattern()
         for s in states:
             factors = 2 * fermi(s.levels, functional.mu, functional.kT)
-            matrices.gather(density, spectral_product(s, factors), s.kpoints, s.weights)
+            add_spectral(matrices, density, s, factors)
         total += matrices.site_traces(density)
     return total
-
-
-Gradient = tuple[PatternDensity, PatternDensity, PatternDensity | None]
 
 
 def _site_energies(
@@ -116,7 +129,7 @@ def _site_energies(
     if values is None:
         values = matrices.pattern()
         for s in states:
-            matrices.gather(values, spectral_product(s, functional.values(s.levels)), s.kpoints, s.weights)
+            add_spectral(matrices, values, s, functional.values(s.levels))
     return matrices.site_traces(values)
 
 
@@ -127,45 +140,5 @@ def _site_heat(matrices: Matrices, states: list[States], functional: LevelFuncti
         for s in states:
             # Only levels near mu carry entropy, so that this product is small.
             factors = 2 * functional.kT * entropy(s.levels, functional.mu, functional.kT)
-            matrices.gather(heat, spectral_product(s, factors), s.kpoints, s.weights)
+            add_spectral(matrices, heat, s, factors)
     return matrices.site_traces(heat)
-
-
-def _weighted_gradients(solution: Solution, site_weights: np.ndarray) -> list[Gradient]:
-    """``D_H``, ``D_M`` and ``P = C g C^H`` of each spin for given site weights."""
-    functional = solution.functional
-    gradients: list[Gradient] = []
-    mu_slope, number_slope = 0.0, 0.0
-    for matrices, states in solution:
-        d_h, d_m, p = matrices.pattern(), matrices.pattern(), matrices.pattern()
-        orbital_weights = site_weights[matrices.atom_of_orbital]
-        rows = np.flatnonzero(orbital_weights)
-        for s in states:
-            c, adjoint = s.vectors, s.vectors.conj().swapaxes(1, 2)
-            g = functional.values(s.levels)
-            g_eps, g_mu = functional.slopes(s.levels)
-            mc = matrices.overlap(s.kpoints)[:, rows] @ c
-            half = adjoint[:, :, rows] @ (orbital_weights[rows, None] * mc)
-            q = (half + half.conj().swapaxes(1, 2)) / 2
-            mu_slope += float(s.weights @ (np.diagonal(q, axis1=1, axis2=2).real * g_mu).sum(axis=1))
-            f1 = fermi_slopes(s.levels, functional.mu, functional.kT)[0]
-            number_slope += float(s.weights @ f1.sum(axis=1))
-            difference = divided_differences(s.levels, g, g_eps, functional.kT)
-            matrices.gather(d_h, c @ (q * difference) @ adjoint, s.kpoints, s.weights)
-            difference = divided_differences(s.levels, s.levels * g, g + s.levels * g_eps, functional.kT)
-            matrices.gather(d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
-            matrices.gather(p, spectral_product(s, g), s.kpoints, s.weights)
-        d_m.diagonal += orbital_weights * p.diagonal
-        for k, (pairs, block) in enumerate(zip(matrices.groups, p.blocks, strict=True)):
-            mean = (site_weights[pairs.i] + site_weights[pairs.j]) / 2
-            d_m.blocks[k] += block * mean[:, None, None]
-        gradients.append((d_h, d_m, p))
-    if functional.fixed_number and abs(number_slope) > 1e-200:
-        # The number of electrons is fixed: d mu = sum f' d eps / sum f'.
-        shift = mu_slope / number_slope
-        for (matrices, states), (d_h, d_m, _) in zip(solution, gradients, strict=True):
-            for s in states:
-                factors = shift * fermi_slopes(s.levels, functional.mu, functional.kT)[0]
-                matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
-                matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
-    return gradients

@@ -16,9 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .kernels import divided_rows
+from .matrices import Matrices, PatternDensity
 from .spectrum import States, entropy, fermi, fermi_slopes
 
-__all__ = ["LevelFunctional", "divided_differences", "spectral_product"]
+__all__ = ["NEAR", "OCCUPIED", "LevelFunctional", "add_spectral", "divided_differences"]
+
+# Below this distance in kT the difference of two values loses digits to cancellation, and the mean of the
+# two slopes is right to about distance^2 = 4e-10 of its scale.
+NEAR = 2e-5
+# Levels this many kT above mu hold exp(-37) = 9e-17 electrons, which rounding loses beside one.
+OCCUPIED = 37.0
 
 
 @dataclass(frozen=True)
@@ -85,34 +93,21 @@ class LevelFunctional:
 
 
 def divided_differences(levels: np.ndarray, values: np.ndarray, slopes: np.ndarray, kT: float) -> np.ndarray:
-    """``(v_s - v_t) / (eps_s - eps_t)`` (k, N, N), the mean slope where levels nearly agree; inputs (k, N).
+    """``(v_s - v_t) / (eps_s - eps_t)``, the mean slope where levels nearly agree.
 
-    Below a distance of 2e-5 kT the quotient loses digits to cancellation and the mean of the two slopes is
-    right to about (distance / kT)^2 = 4e-10 of its scale.
+    Inputs (k, N), result (k, N, N).
     """
-    gap = levels[:, :, None] - levels[:, None, :]
-    near = np.abs(gap) < 2e-5 * kT
-    quotient = (values[:, :, None] - values[:, None, :]) / np.where(near, 1.0, gap)
-    out: np.ndarray = np.where(near, (slopes[:, :, None] + slopes[:, None, :]) / 2, quotient)
+    out = np.empty((*levels.shape, levels.shape[1]))
+    for k in range(len(levels)):
+        divided_rows(levels[k], values[k], slopes[k], NEAR * kT, out[k])
     return out
 
 
-def spectral_product(states: States, factors: np.ndarray) -> np.ndarray:
-    """``C diag(factors) C^H`` (k, N, N), factors (k, N).
-
-    For a single k-point through symmetric rank-k products of the states with factors not zero: factors of
-    each sign have a real square root, and NumPy sends ``A @ A.T`` to BLAS syrk, half the work of a general
-    product.
-    """
-    c = states.vectors
-    if len(c) > 1:
-        product: np.ndarray = (c * factors[:, None, :]) @ c.conj().swapaxes(1, 2)
-        return product
-    out = np.zeros_like(c)
-    scale = np.abs(factors).max(initial=0.0)
-    for sign in (1.0, -1.0):
-        chosen = sign * factors[0] > 1e-17 * scale
-        if chosen.any():
-            half = c[0][:, chosen] * np.sqrt(sign * factors[0, chosen])
-            out[0] += sign * (half @ half.conj().T)
-    return out
+def add_spectral(matrices: Matrices, target: PatternDensity, states: States, factors: np.ndarray) -> None:
+    """Add ``C diag(factors) C^H``, factors (k, N), averaged over k-points, on the pattern to `target`."""
+    c, factors = states.vectors, factors[:, : states.n_vectors]
+    if len(c) == 1 and matrices.sparse:
+        matrices.add_product(target, c[0], c[0], factors[0], states.kpoints[0], float(states.weights[0]))
+    else:
+        product = (c * factors[:, None, :]) @ c.conj().swapaxes(1, 2)
+        matrices.gather(target, product, states.kpoints, states.weights)

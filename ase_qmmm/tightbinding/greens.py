@@ -95,3 +95,8 @@ class CrystalMatrices:
         index *= size
         index += orbital
         return index
+
+    def gather(self, lattice_function: np.ndarray, basis: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Dense matrix (N, N) of ``X(R)`` (*grid, N_cell, N_cell) over given sites, see :meth:`indices`."""
+        out: np.ndarray = lattice_function.reshape(-1)[self.indices(basis, cells)]
+        return out

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from scipy.sparse import coo_array
 
 from ..errors import StructureError
 from ..neighbours import check_separations, half_pairs
+from . import kernels
 from .hamiltonian import Hamiltonian
 from .radial import cartesian_derivatives, reduced_derivatives
-from .slater_koster import two_centre_block
+from .slater_koster import shell_terms, two_centre_block
 
 __all__ = ["PairGroup", "Matrices", "PatternDensity", "build_matrices", "cartesian", "spin_channels"]
 
@@ -31,12 +31,22 @@ class PairGroup:
     j: np.ndarray  # (p,)
     shifts: np.ndarray  # (p, 3) cells
     vectors: np.ndarray  # (p, 3) Å, from i to j
-    rows: np.ndarray  # (p, a) orbital numbers of i
-    columns: np.ndarray  # (p, b)
-    hopping: tuple[np.ndarray, ...]  # (p, a, b), (p, 3, a, b), (p, 3, 3, a, b) up to the order asked for
+    first_i: np.ndarray  # (p,) number of the first orbital of i
+    first_j: np.ndarray  # (p,)
+    hopping: tuple[np.ndarray, ...]  # (p, a, b), (p, 3, a, b), (p, 3, 3, a, b) ... up to the order asked for
     overlap: tuple[np.ndarray, ...]
     density_ij: tuple[np.ndarray, ...]  # density of j at i, its gradient (p, 3), ...
     density_ji: tuple[np.ndarray, ...]  # density of i at j, as function of the same vector
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Numbers of the orbitals of each atom i, (p, a)."""
+        return self.first_i[:, None] + np.arange(self.hopping[0].shape[1])
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Numbers of the orbitals of each atom j, (p, b)."""
+        return self.first_j[:, None] + np.arange(self.hopping[0].shape[2])
 
 
 @dataclass
@@ -45,6 +55,10 @@ class PatternDensity:
 
     diagonal: np.ndarray  # (N,)
     blocks: list[np.ndarray]  # per group (p, a, b), element (i a, j b)
+
+
+# i, j, vectors and shifts of a half list.
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def cartesian(radial: np.ndarray, vectors: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -56,7 +70,9 @@ def cartesian(radial: np.ndarray, vectors: np.ndarray, r: np.ndarray) -> tuple[n
 class Matrices:
     """Pair blocks and on-site terms of one structure (see :func:`build_matrices`)."""
 
-    def __init__(self, model: Hamiltonian, atoms: Atoms, order: int, spin: int = 0) -> None:
+    def __init__(
+        self, model: Hamiltonian, atoms: Atoms, order: int, spin: int = 0, pairs: Pairs | None = None
+    ) -> None:
         self.model = model
         self.spin = spin
         self.n_atoms = len(atoms)
@@ -68,7 +84,7 @@ class Matrices:
         self.size = int(self.first_orbital[-1])
         self.atom_of_orbital = np.repeat(np.arange(self.n_atoms), counts)
         self.n_electrons = float(model.n_electrons[self.species].sum()) if len(atoms) else 0.0
-        i, j, vectors, shifts = half_pairs(atoms, model.cutoff)
+        i, j, vectors, shifts = half_pairs(atoms, model.cutoff) if pairs is None else pairs
         distances = np.linalg.norm(vectors, axis=1)
         check_separations(i, j, distances, model.minimum_distance, model.name)
         self.closest_pair = None
@@ -80,13 +96,9 @@ class Matrices:
             for b in range(len(model.symbols)):
                 mask = (self.species[i] == a) & (self.species[j] == b)
                 if mask.any():
-                    self.groups.append(
-                        self._group(
-                            (a, b), i[mask], j[mask], shifts[mask], vectors[mask], distances[mask], sizes
-                        )
-                    )
+                    group = (i[mask], j[mask], shifts[mask], vectors[mask], distances[mask])
+                    self.groups.append(self._group((a, b), *group, sizes))
         self._add_onsite()
-        self._flat = [g.rows[:, :, None] * self.size + g.columns[:, None, :] for g in self.groups]
 
     def _group(
         self,
@@ -108,28 +120,47 @@ class Matrices:
         for l1 in self.model.shells[a]:
             column = 0
             for l2 in self.model.shells[b]:
-                h, s = radial[l1, l2]
-                block = (..., slice(row, row + 2 * l1 + 1), slice(column, column + 2 * l2 + 1))
-                for target, functions in ((hopping, h), (overlap, s)):
-                    for k, values in enumerate(two_centre_block(l1, l2, vectors, functions)):
-                        target[k][block] = values
+                if self.order <= 1:
+                    # At order 0 there are no derivatives to fill: any array of their rank will do.
+                    first = (hopping[1], overlap[1]) if self.order else (hopping[0][None], overlap[0][None])
+                    kernels.shell_blocks(
+                        vectors,
+                        *radial[l1, l2],
+                        l1 + l2,
+                        *shell_terms(l1, l2),
+                        row,
+                        column,
+                        hopping[0],
+                        first[0],
+                        overlap[0],
+                        first[1],
+                    )
+                else:
+                    block = (..., slice(row, row + 2 * l1 + 1), slice(column, column + 2 * l2 + 1))
+                    for target, functions in zip((hopping, overlap), radial[l1, l2], strict=True):
+                        for k, values in enumerate(two_centre_block(l1, l2, vectors, functions)):
+                            target[k][block] = values
                 column += 2 * l2 + 1
             row += 2 * l1 + 1
-        rho_ij = self.model.density(a, b, distances, self.order, self.spin)
-        rho_ji = self.model.density(b, a, distances, self.order, self.spin)
+        density_ij = self._density(a, b, distances, vectors)
         return PairGroup(
             species=species,
             i=i,
             j=j,
             shifts=shifts,
             vectors=vectors,
-            rows=self.first_orbital[i][:, None] + np.arange(na),
-            columns=self.first_orbital[j][:, None] + np.arange(nb),
+            first_i=self.first_orbital[i],
+            first_j=self.first_orbital[j],
             hopping=hopping,
             overlap=overlap,
-            density_ij=cartesian(rho_ij, vectors, distances),
-            density_ji=cartesian(rho_ji, vectors, distances),
+            density_ij=density_ij,
+            density_ji=density_ij if a == b else self._density(b, a, distances, vectors),
         )
+
+    def _density(self, a: int, b: int, distances: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Density of an atom of species b at one of species a, derivatives (p, 3), (p, 3, 3) and so on."""
+        functions = self.model.density(a, b, distances, self.order, self.spin)
+        return cartesian(functions, vectors, distances)
 
     def _densities(self) -> np.ndarray:
         """On-site density (n_species, n) of the neighbours of each species around each atom."""
@@ -152,43 +183,64 @@ class Matrices:
                 values = self.model.onsite(centre, t, rho[t, mask], self.order, self.spin)
                 self.onsite[t][:, orbitals] = values.reshape(self.order + 1, -1)
 
-    def phases(self, group: PairGroup, kpoints: np.ndarray) -> np.ndarray | None:
-        """Bloch factors exp(2 pi i k.S), (k, p): real where they all are +-1, None where all are 1."""
+    def phases(self, group: PairGroup, kpoints: np.ndarray) -> np.ndarray:
+        """Bloch factors exp(2 pi i k.S), (k, p): real where they all are +-1."""
         if not np.any(kpoints):
-            return None
+            return np.ones((len(kpoints), len(group.i)))
         turns = kpoints @ group.shifts.T
         if is_real(kpoints):
             return np.where(np.rint(2 * turns).astype(int) % 2, -1.0, 1.0)
         factors: np.ndarray = np.exp(2j * np.pi * turns)
         return factors
 
+    def triangle(self, diagonal: np.ndarray, blocks: list[np.ndarray], kpoints: np.ndarray) -> np.ndarray:
+        """Triangle ``[k, column, row]``, row >= column, of Hermitian matrices from diagonal and pair blocks.
+
+        Transposed, each is the lower triangle of a matrix in Fortran order, which is all that LAPACK reads.
+        Real where all of them are; the other triangle is zero.
+        """
+        n = self.size
+        matrix = np.zeros((len(kpoints), n, n), dtype=float if is_real(kpoints) else complex)
+        for g, block in zip(self.groups, blocks, strict=True):
+            kernels.scatter(matrix, g.first_i, g.first_j, block, self.phases(g, kpoints))
+        matrix[:, np.arange(n), np.arange(n)] += diagonal
+        return matrix
+
+    def hamiltonian_triangle(self, kpoints: np.ndarray) -> np.ndarray:
+        """H(k), see :meth:`triangle`, eV."""
+        return self.triangle(self.onsite[:, 0].sum(axis=0), [g.hopping[0] for g in self.groups], kpoints)
+
+    def overlap_triangle(self, kpoints: np.ndarray) -> np.ndarray:
+        """M(k), see :meth:`triangle`."""
+        return self.triangle(np.ones(self.size), [g.overlap[0] for g in self.groups], kpoints)
+
     def dense(self, diagonal: np.ndarray, blocks: list[np.ndarray], kpoints: np.ndarray) -> np.ndarray:
         """Hermitian matrices (k, N, N) from their diagonal and pair blocks; real where all of them are."""
-        n, n2 = self.size, self.size**2
-        half = np.zeros((len(kpoints), n2), dtype=float if is_real(kpoints) else complex)
-        for g, block, index in zip(self.groups, blocks, self._flat, strict=True):
-            phase = self.phases(g, kpoints)
-            if phase is None or len(kpoints) == 1:
-                values = block if phase is None else block * phase[0][:, None, None]
-                half += np.bincount(index.ravel(), values.real.ravel(), n2)
-                if np.iscomplexobj(values):
-                    half += 1j * np.bincount(index.ravel(), values.imag.ravel(), n2)
-            else:
-                pair = np.repeat(np.arange(len(block)), block[0].size)
-                scatter = coo_array((block.ravel(), (index.ravel(), pair)), shape=(n2, len(block))).tocsr()
-                half += (scatter @ phase.T).T
-        matrix = half.reshape(len(kpoints), n, n)
-        matrix = matrix + matrix.conj().swapaxes(1, 2)
-        matrix[:, np.arange(n), np.arange(n)] += diagonal
+        matrix = self.triangle(diagonal, blocks, kpoints)
+        kernels.mirror(matrix)
         return matrix
 
     def hamiltonian(self, kpoints: np.ndarray) -> np.ndarray:
         """H(k) (k, N, N), eV."""
-        return self.dense(self.onsite[:, 0].sum(axis=0), [g.hopping[0] for g in self.groups], kpoints)
+        matrix = self.hamiltonian_triangle(kpoints)
+        kernels.mirror(matrix)
+        return matrix
 
     def overlap(self, kpoints: np.ndarray) -> np.ndarray:
         """M(k) (k, N, N)."""
-        return self.dense(np.ones(self.size), [g.overlap[0] for g in self.groups], kpoints)
+        matrix = self.overlap_triangle(kpoints)
+        kernels.mirror(matrix)
+        return matrix
+
+    def overlap_times(self, vectors: np.ndarray, kpoint: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+        """Rows of M(k) `vectors` that belong to the chosen `atoms` (mask); vectors (N, s)."""
+        chosen = atoms[self.atom_of_orbital]
+        out: np.ndarray = vectors[chosen]
+        place = np.where(chosen, np.cumsum(chosen) - 1, -1)
+        for g in self.groups:
+            phases = self.phases(g, kpoint[None])[0]
+            kernels.overlap_product(vectors, g.first_i, g.first_j, g.overlap[0], phases, place, out)
+        return out
 
     def pattern(self) -> PatternDensity:
         """A zero density on the pattern of this structure."""
@@ -199,14 +251,51 @@ class Matrices:
     ) -> None:
         """Add ``sum_k weight_k Re(matrix_k conj(phase_k))`` on the pattern to `target`; matrix (k, N, N)."""
         target.diagonal += weights @ np.diagonal(matrix, axis1=1, axis2=2).real
-        flat = matrix.reshape(len(matrix), -1)
-        for b, (g, index) in enumerate(zip(self.groups, self._flat, strict=True)):
-            phase = self.phases(g, kpoints)
-            for k, (row, weight) in enumerate(zip(flat, weights, strict=True)):
-                values = row[index]
-                if phase is not None:
-                    values = values * phase[k].conj()[:, None, None]
-                target.blocks[b] += weight * values.real
+        for g, block in zip(self.groups, target.blocks, strict=True):
+            kernels.gather(matrix, g.first_i, g.first_j, self.phases(g, kpoints), weights, block)
+
+    def add_product(
+        self,
+        target: PatternDensity,
+        x: np.ndarray,
+        y: np.ndarray,
+        factors: np.ndarray,
+        kpoint: np.ndarray,
+        weight: float,
+    ) -> None:
+        """Add ``weight Re(x diag(factors) y^H conj(phase))`` on the pattern to `target`; x, y (N, s).
+
+        As :meth:`gather` of the product, without its elements outside of the pattern.
+        """
+        used = np.flatnonzero(np.abs(factors) > 1e-17 * np.abs(factors).max(initial=0.0))
+        if not len(used):
+            return
+        start = int(used[0])
+        factors = np.ascontiguousarray(factors[start : used[-1] + 1] * weight)
+        if np.iscomplexobj(x):
+            # Re and Im of sum_s x_s conj(y_s) are sums over twice as many real numbers.
+            columns = slice(start, start + len(factors))
+            same = np.hstack([x.real[:, columns], x.imag[:, columns]])
+            crossed = np.hstack([x.imag[:, columns], -x.real[:, columns]])
+            y = np.hstack([y.real[:, columns], y.imag[:, columns]])
+            start, factors = 0, np.tile(factors, 2)
+        else:
+            same = x
+        kernels.row_products(same, y, factors, start, target.diagonal)
+        for g, block in zip(self.groups, target.blocks, strict=True):
+            phases = self.phases(g, kpoint[None])[0][:, None, None]
+            part = np.zeros_like(block)
+            kernels.pair_products(same, y, factors, start, g.first_i, g.first_j, part)
+            np.add(block, phases.real * part, out=block)
+            if np.iscomplexobj(x):
+                part[:] = 0.0
+                kernels.pair_products(crossed, y, factors, start, g.first_i, g.first_j, part)
+                np.add(block, phases.imag * part, out=block)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether products are cheaper on the pattern alone than as whole matrices."""
+        return sum(g.hopping[0].size for g in self.groups) < self.size**2
 
     def site_traces(self, density: PatternDensity) -> np.ndarray:
         """Mulliken partition of Tr(density M): (n,)."""
@@ -222,9 +311,8 @@ class Matrices:
         pull = self.onsite_pull(d_h.diagonal)
         for g, block_h, block_m in zip(self.groups, d_h.blocks, d_m.blocks, strict=True):
             a, b = g.species
-            gradient = 2 * np.einsum("pab,pcab->pc", block_h, g.hopping[1], optimize=True)
-            gradient += 2 * np.einsum("pab,pcab->pc", block_m, g.overlap[1], optimize=True)
-            gradient += pull[b, g.i][:, None] * g.density_ij[1] + pull[a, g.j][:, None] * g.density_ji[1]
+            gradient = pull[b, g.i][:, None] * g.density_ij[1] + pull[a, g.j][:, None] * g.density_ji[1]
+            kernels.pair_gradients(block_h, block_m, g.hopping[1], g.overlap[1], gradient)
             gradients.append(gradient)
         return gradients
 
@@ -277,4 +365,5 @@ def build_matrices(model: Hamiltonian, atoms: Atoms, order: int = 1, spin: int =
 
 def spin_channels(model: Hamiltonian, atoms: Atoms, order: int = 1) -> list[Matrices]:
     """The matrices of each spin of the model (one, unless it distinguishes spins)."""
-    return [build_matrices(model, atoms, order, spin) for spin in range(model.n_spin)]
+    pairs = half_pairs(atoms, model.cutoff)
+    return [Matrices(model, atoms, order, spin, pairs) for spin in range(model.n_spin)]

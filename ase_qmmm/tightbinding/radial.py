@@ -33,8 +33,19 @@ def leibniz(f: np.ndarray, g: np.ndarray) -> np.ndarray:
 
 def polynomial(coefficients: np.ndarray, r: np.ndarray, order: int) -> np.ndarray:
     """Derivatives of ``sum_n c_n r^n``; `coefficients` in rising powers."""
-    poly = np.polynomial.Polynomial(coefficients)
-    return np.array([poly(r) if k == 0 else poly.deriv(k)(r) for k in range(order + 1)])
+    out = np.empty((order + 1, *np.shape(r)))
+    current = np.asarray(coefficients, dtype=float)
+    for k in range(order + 1):
+        out[k] = _horner(current, r)
+        current = current[1:] * np.arange(1, len(current))
+    return out
+
+
+def _horner(coefficients: np.ndarray, x: np.ndarray) -> np.ndarray:
+    value = np.zeros_like(x, dtype=float)
+    for c in coefficients[::-1]:
+        value = value * x + c
+    return value
 
 
 def exponential(rate: float, r: np.ndarray, order: int) -> np.ndarray:
@@ -55,12 +66,11 @@ def logistic(x: np.ndarray, scale: float, order: int) -> np.ndarray:
     Every derivative is a polynomial in f, as ``df/dx = f^2 - f``.
     """
     f = 1.0 / (1.0 + np.exp(x))
-    poly = np.polynomial.Polynomial([0.0, 1.0])
-    slope = np.polynomial.Polynomial([0.0, -1.0, 1.0])
+    poly = np.array([0.0, 1.0])
     out = np.empty((order + 1, *np.shape(f)))
     for k in range(order + 1):
-        out[k] = poly(f) / scale**k
-        poly = poly.deriv() * slope
+        out[k] = _horner(poly, f) / scale**k
+        poly = np.convolve(poly[1:] * np.arange(1, len(poly)), [0.0, -1.0, 1.0])
     return out
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from .functionals import LevelFunctional, divided_differences, spectral_product
+from .functionals import LevelFunctional, add_spectral, divided_differences
 from .matrices import Matrices, PatternDensity
 from .spectrum import States
 
@@ -40,8 +40,8 @@ def plain_gradient(
     d_h, d_m = matrices.pattern(), matrices.pattern()
     for s in states:
         factors = functional.weights(s.levels)
-        matrices.gather(d_h, spectral_product(s, factors), s.kpoints, s.weights)
-        matrices.gather(d_m, spectral_product(s, -factors * s.levels), s.kpoints, s.weights)
+        add_spectral(matrices, d_h, s, factors)
+        add_spectral(matrices, d_m, s, -factors * s.levels)
     return d_h, d_m, None
 
 

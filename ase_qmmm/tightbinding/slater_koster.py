@@ -18,7 +18,7 @@ import numpy as np
 
 from .radial import cartesian_derivatives, inverse_power, leibniz, reduced_derivatives
 
-__all__ = ["CHANNELS", "shell_channels", "two_centre_block"]
+__all__ = ["CHANNELS", "shell_channels", "shell_terms", "two_centre_block"]
 
 CHANNELS = ("sss", "sps", "pps", "ppp", "sds", "pds", "pdp", "dds", "ddp", "ddd")
 _AXES = (1, 2, 0)  # p_y, p_z, p_x
@@ -137,6 +137,32 @@ def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, n
                     table[(c, *axes, a, b, index[key])] = value
         levels.append((np.array(exponents, dtype=int).reshape(-1, 3), table))
     return channels, levels
+
+
+@cache
+def shell_terms(l1: int, l2: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The polynomials as lists of terms, for :func:`ase_qmmm.tightbinding.kernels.shell_blocks`.
+
+    Returns
+    -------
+    tuple of ndarray
+        a, b, c of the elements that are not zero (e, 3); where their terms start (e + 1,); exponents (t, 3)
+        and coefficients (t,) of the terms.
+    """
+    entries, starts, exponents, coefficients = [], [0], [], []
+    for a, b in product(range(2 * l1 + 1), range(2 * l2 + 1)):
+        for c, channel in enumerate(shell_channels(l1, l2)):
+            # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
+            turned = l1 > l2
+            poly = _element(l2, l1, b, a)[channel] if turned else _element(l1, l2, a, b)[channel]
+            poly = _add(((-1.0) ** (l1 + l2) if turned else 1.0, poly))
+            terms = [key for key, value in poly.items() if abs(value) > 1e-14]
+            if terms:
+                entries.append((a, b, c))
+                exponents += terms
+                coefficients += [poly[key] for key in terms]
+                starts.append(len(exponents))
+    return np.array(entries), np.array(starts), np.array(exponents), np.array(coefficients)
 
 
 def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import kpts2ndarray
-from scipy.linalg import LinAlgError, eigh
+from scipy.linalg import LinAlgError, get_blas_funcs, get_lapack_funcs
 from scipy.optimize import brentq
 from scipy.special import expit, xlogy
 
@@ -31,6 +32,8 @@ __all__ = [
 class States:
     """Eigenstates at a batch of k-points: ``H C = M C diag(levels)``, ``C^H M C = 1``.
 
+    All levels are there; vectors may be those of the lowest m levels only.
+
     Weights sum to one over all k-points and spins, so that two electrons per level times weight is right for
     models with and without spin.
     """
@@ -38,13 +41,20 @@ class States:
     kpoints: np.ndarray  # (k, 3) scaled
     weights: np.ndarray  # (k,)
     levels: np.ndarray  # (k, N) eV
-    vectors: np.ndarray  # (k, N, N)
+    vectors: np.ndarray  # (k, N, m)
     spin: int = 0
+
+    @property
+    def n_vectors(self) -> int:
+        """Number m of levels that have a vector."""
+        return int(self.vectors.shape[2])
 
 
 # Up to this size all k-points are solved in one batched call, which saves the overhead of each.
 _BATCH_SIZE = 64
 _BATCH_ELEMENTS = 2_000_000
+# Work space of ormqr per row: LAPACK's largest block.
+_MQR_BLOCK = 64
 
 
 def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +66,8 @@ def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
         `kpts` is not what ``ase.calculators.calculator.kpts2ndarray`` takes, or samples a direction
         without periodicity at other than Gamma.
     """
+    if isinstance(kpts, tuple) and kpts == (1, 1, 1):
+        return np.zeros((1, 3)), np.ones(1)
     try:
         points = np.asarray(kpts2ndarray(kpts, atoms), dtype=float)
     except Exception as error:
@@ -82,11 +94,25 @@ def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     return points[first[order]], counts[order] / len(points)
 
 
-def eigenstates(matrices: Matrices, kpoints: np.ndarray, weights: np.ndarray) -> list[States]:
+def eigenstates(
+    matrices: Matrices,
+    kpoints: np.ndarray,
+    weights: np.ndarray,
+    n_vectors: Callable[[np.ndarray], int] | None = None,
+) -> list[States]:
     """Solve the generalised eigenproblem at each k-point.
 
-    Small matrices go through batched LAPACK calls, large ones one by one through its
+    Small matrices go through batched LAPACK calls, large ones one by one through the steps of its
     divide-and-conquer driver, in real arithmetic where k and -k are equivalent.
+
+    Parameters
+    ----------
+    matrices : Matrices
+    kpoints : ndarray, shape (k, 3)
+    weights : ndarray, shape (k,)
+    n_vectors : callable, optional
+        From the levels (N,) of a k-point how many of the lowest need vectors; a large matrix then makes
+        only these. Default all.
 
     Raises
     ------
@@ -103,21 +129,66 @@ def eigenstates(matrices: Matrices, kpoints: np.ndarray, weights: np.ndarray) ->
     for start in range(0, len(kpoints), step):
         batch = slice(start, start + step)
         k = kpoints[batch]
-        solve = _solve_batch if len(k) > 1 else _solve_one
         try:
-            levels, vectors = solve(matrices, k)
+            if n <= _BATCH_SIZE:
+                levels, vectors = _solve_batch(matrices, k)
+            else:
+                levels, vectors = _solve_one(matrices, k, n_vectors)
         except (LinAlgError, np.linalg.LinAlgError) as error:
             raise _overlap_error(matrices, k) from error
         states.append(States(k, weights[batch], levels, vectors, matrices.spin))
     return states
 
 
-def _solve_one(matrices: Matrices, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # eigh works on Fortran order: hand over transposes (conjugates), which are the same Hermitian problem.
-    h = matrices.hamiltonian(k)[0].T
-    m = matrices.overlap(k)[0].T
-    levels, vectors = eigh(h, m, driver="gvd", overwrite_a=True, overwrite_b=True, check_finite=False)
-    return levels[None], vectors.conj()[None]
+def _solve_one(
+    matrices: Matrices, k: np.ndarray, n_vectors: Callable[[np.ndarray], int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The steps of LAPACK's divide-and-conquer driver ``sygvd``, with vectors of the lowest levels only.
+
+    The levels are known before the vectors of the tridiagonal matrix are turned back into those of the
+    problem, which is a third of the work and goes vector by vector. Computing half of the vectors of the
+    tridiagonal matrix (``stemr``, or ``sygvx`` with a subset) takes longer than all by divide and conquer.
+    """
+    h = matrices.hamiltonian_triangle(k)[0].T
+    m = matrices.overlap_triangle(k)[0].T
+    n = len(h)
+    prefix = "un" if np.iscomplexobj(h) else "or"
+    standard, tridiagonal = ("hegst", "hetrd") if np.iscomplexobj(h) else ("sygst", "sytrd")
+    names = ("potrf", standard, tridiagonal, f"{tridiagonal}_lwork", f"{prefix}mqr")
+    potrf, gst, trd, trd_lwork, mqr = get_lapack_funcs(names, (h,))
+    (stevd,) = get_lapack_funcs(("stevd",), (h.real,))
+    (trsm,) = get_blas_funcs(("trsm",), (h,))
+
+    factor, info = potrf(m, lower=1, clean=0, overwrite_a=1)
+    _check(info, "potrf")
+    h, info = gst(h, factor, lower=1, overwrite_a=1)
+    _check(info, "sygst")
+    h, diagonal, off, tau, info = trd(h, lower=1, lwork=int(trd_lwork(n, lower=1)[0].real), overwrite_a=1)
+    _check(info, "sytrd")
+    levels, rotation, info = stevd(diagonal, off, compute_v=1)
+    _check(info, "stevd")
+    count = n if n_vectors is None else min(max(1, n_vectors(levels)), n)
+    # From here on rows are states, (Q Z)^H = Z^H Q^H, so that in the end the states of an orbital lie in a
+    # row. The reflectors of sytrd start one below the diagonal and leave the first orbital alone. Read from
+    # the second element of h on they are those of geqrf, if the first orbital is put last.
+    h[0, 1:] = 0.0
+    reflectors = h.T.reshape(-1)[1 : 1 + n * (n - 1)].reshape(n - 1, n).T
+    rest = np.empty((n, count), dtype=h.dtype)
+    rest[:-1], rest[-1] = rotation[1:, :count], rotation[0, :count]
+    del rotation
+    adjoint = "C" if prefix == "un" else "T"
+    turned, _, info = mqr("R", adjoint, reflectors, tau, rest.T, lwork=_MQR_BLOCK * n, overwrite_c=1)
+    _check(info, "ormqr")
+    vectors = np.empty((n, count), dtype=h.dtype)
+    vectors[1:], vectors[0] = turned.T[:-1], turned.T[-1]
+    del h, reflectors, rest, turned
+    vectors = trsm(1.0, factor, vectors.T, side=1, lower=1, overwrite_b=1).T
+    return levels[None], np.conjugate(vectors, out=vectors)[None] if prefix == "un" else vectors[None]
+
+
+def _check(info: int, routine: str) -> None:
+    if info != 0:
+        raise LinAlgError(f"LAPACK {routine}: info = {info}")
 
 
 def _solve_batch(matrices: Matrices, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,125 @@
+"""Gradient of a weighted sum of site energies: the matrices ``D_H`` and ``D_M`` of :mod:`.functionals`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .functionals import NEAR, OCCUPIED, LevelFunctional, add_spectral, divided_differences
+from .kernels import weigh_rows
+from .matrices import Matrices, PatternDensity
+from .spectrum import States, fermi_slopes
+
+__all__ = ["Gradient", "weighted_gradients"]
+
+Gradient = tuple[PatternDensity, PatternDensity, PatternDensity | None]
+
+
+def weighted_gradients(
+    channels: list[tuple[Matrices, list[States]]], functional: LevelFunctional, site_weights: np.ndarray
+) -> list[Gradient]:
+    """``D_H``, ``D_M`` and ``P = C g C^H`` of each spin for site weights (n,).
+
+    Parameters
+    ----------
+    channels : list of (Matrices, list of States)
+        Per spin, with the vectors of all levels.
+    functional : LevelFunctional
+    site_weights : ndarray, shape (n,)
+    """
+    gradients: list[Gradient] = []
+    mu_slope, number_slope = 0.0, 0.0
+    for matrices, states in channels:
+        d_h, d_m, p = matrices.pattern(), matrices.pattern(), matrices.pattern()
+        orbital_weights = site_weights[matrices.atom_of_orbital]
+        for s in states:
+            one = len(s.kpoints) == 1 and matrices.sparse
+            add = _add_sparse if one else _add_batch
+            q = add(matrices, s, functional, site_weights, d_h, d_m)
+            _, g_mu = functional.slopes(s.levels[:, : q.shape[1]])
+            mu_slope += float(s.weights @ (q * g_mu).sum(axis=1))
+            f1 = fermi_slopes(s.levels, functional.mu, functional.kT)[0]
+            number_slope += float(s.weights @ f1.sum(axis=1))
+            add_spectral(matrices, p, s, functional.values(s.levels))
+        d_m.diagonal += orbital_weights * p.diagonal
+        for k, (pairs, block) in enumerate(zip(matrices.groups, p.blocks, strict=True)):
+            mean = (site_weights[pairs.i] + site_weights[pairs.j]) / 2
+            d_m.blocks[k] += block * mean[:, None, None]
+        gradients.append((d_h, d_m, p))
+    if functional.fixed_number and abs(number_slope) > 1e-200:
+        # The number of electrons is fixed: d mu = sum f' d eps / sum f'.
+        shift = mu_slope / number_slope
+        for (matrices, states), (d_h, d_m, _) in zip(channels, gradients, strict=True):
+            for s in states:
+                factors = shift * fermi_slopes(s.levels, functional.mu, functional.kT)[0]
+                add_spectral(matrices, d_h, s, factors)
+                add_spectral(matrices, d_m, s, -factors * s.levels)
+    return gradients
+
+
+def _add_batch(
+    matrices: Matrices,
+    s: States,
+    functional: LevelFunctional,
+    site_weights: np.ndarray,
+    d_h: PatternDensity,
+    d_m: PatternDensity,
+) -> np.ndarray:
+    """Add ``C (Q~ o g[s,t]) C^H`` and minus that of eps g by whole matrices; returns the diagonal of Q~."""
+    c, adjoint = s.vectors, s.vectors.conj().swapaxes(1, 2)
+    orbital_weights = site_weights[matrices.atom_of_orbital]
+    rows = np.flatnonzero(orbital_weights)
+    g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
+    mc = matrices.overlap(s.kpoints)[:, rows] @ c
+    half = adjoint[:, :, rows] @ (orbital_weights[rows, None] * mc)
+    q = (half + half.conj().swapaxes(1, 2)) / 2
+    difference = divided_differences(s.levels, g, g_eps, functional.kT)
+    matrices.gather(d_h, c @ (q * difference) @ adjoint, s.kpoints, s.weights)
+    difference = divided_differences(s.levels, s.levels * g, g + s.levels * g_eps, functional.kT)
+    matrices.gather(d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
+    return np.diagonal(q, axis1=1, axis2=2).real
+
+
+def _add_sparse(
+    matrices: Matrices,
+    s: States,
+    functional: LevelFunctional,
+    site_weights: np.ndarray,
+    d_h: PatternDensity,
+    d_m: PatternDensity,
+) -> np.ndarray:
+    """As :func:`_add_batch` for one k-point, with as few products as possible.
+
+    Levels are occupied (o) or empty (u), and g and its divided differences vanish between empty ones. With
+    X = Q~ o g[s,t] and its Hermitian part sym, ``C X C^H = sym(C_o Y)``, ``Y = X_oo C_o^H + 2 X_ou C_u^H``,
+    of which only elements on the pattern are needed. As ``(eps g)[s,t] = eps_s g[s,t] + g_t``, the same of
+    eps g is ``sym(C_o (eps Y + Q~_oo g C_o^H))``.
+    """
+    c, e, kpoint = s.vectors[0], s.levels[0], s.kpoints[0]
+    o = max(1, int(np.searchsorted(e, functional.mu + OCCUPIED * functional.kT)))
+    chosen = site_weights != 0
+    rows = chosen[matrices.atom_of_orbital]
+    weights = site_weights[matrices.atom_of_orbital][rows, None]
+    # Twice Q~, rows o, its square part without the Hermitian conjugate.
+    c_rows, mc = c[rows], matrices.overlap_times(c, kpoint, chosen)
+    q = (weights * c_rows[:, :o]).conj().T @ mc
+    q[:, o:] += (weights * mc[:, :o]).conj().T @ c_rows[:, o:]
+    del c_rows, mc
+    g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
+    x = np.empty_like(q)
+    weigh_rows(e, g[0], g_eps[0], NEAR * functional.kT, q, x)
+    z = c @ x.conj().T  # Y^H, whose rows are orbitals
+    del x
+    half = np.full(o, 0.5)
+    _add_symmetric(matrices, d_h, c, z, half, s)
+    z *= e[:o]
+    z += (c[:, :o] * g[0, :o]) @ q[:, :o]
+    _add_symmetric(matrices, d_m, c, z, -half, s)
+    return np.diagonal(q).real[None]
+
+
+def _add_symmetric(
+    matrices: Matrices, target: PatternDensity, x: np.ndarray, y: np.ndarray, factors: np.ndarray, s: States
+) -> None:
+    """Add ``x diag(factors) y^H`` and its adjoint."""
+    matrices.add_product(target, x, y, factors, s.kpoints[0], float(s.weights[0]))
+    matrices.add_product(target, y, x, factors, s.kpoints[0], float(s.weights[0]))

@@ -8,13 +8,14 @@ from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
 from .stencils import StencilMatch
 from .taylor import TaylorForces
-from .tightbinding import TightBinding, fermi_level
+from .tightbinding import DivideAndConquer, TightBinding, fermi_level
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ChildCalculatorError",
     "Crystal",
+    "DivideAndConquer",
     "ForceMixingCalculator",
     "MatchError",
     "NumericsError",

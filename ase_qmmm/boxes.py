@@ -162,14 +162,14 @@ def _sites_in_box(frame: BoxFrame, repeats: np.ndarray, start: np.ndarray) -> tu
 def _extra_atoms(
     system: Atoms, frame: BoxFrame, start: np.ndarray, repeats: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms on no site of which an image lies in the box, with the offset of that image."""
+    """Atoms on no site of which images lie in the box, with the offsets of those images."""
     extra = np.flatnonzero(frame.sites.basis < 0)
     centre = (start + repeats / 2) @ frame.axes + frame.sites.origin
     images, moves = images_near(system, system.positions[extra], centre, system.pbc)
     q = (images - frame.sites.origin) @ frame.inverse - start
     inside = ((q >= 0) & (q < repeats)).all(axis=2)
-    found = inside.any(axis=1)
-    return extra[found], moves[found, np.argmax(inside[found], axis=1)]
+    atom, image = np.nonzero(inside)
+    return extra[atom], moves[atom, image]
 
 
 def images_near(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -16,6 +16,9 @@ from .matrices import Matrices, PatternDensity, build_matrices
 from .nrl import NRLModel
 from .response import force_response, plain_gradient
 from .spectrum import States, eigenstates, entropy, fermi, fermi_slopes, find_mu, reduced_kpoints
+
+if TYPE_CHECKING:
+    from .divide_and_conquer import DivideAndConquer
 
 __all__ = ["TightBinding", "fermi_level"]
 
@@ -50,8 +53,9 @@ class TightBinding(SiteCalculator):
         the Helmholtz free energy as ``free_energy`` and its extrapolation to kT = 0 as ``energy``.
     cutoff_form : {"smooth", "original"}
         How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel`.
-    solver : {"dense"}
-        LAPACK on dense matrices.
+    solver : {"dense"} or DivideAndConquer
+        LAPACK on dense matrices, or block by block at a cost linear in the number of atoms (energies, forces
+        and stress at fixed `mu`; levels, charges and the response of forces are dense with any solver).
 
     Raises
     ------
@@ -85,7 +89,7 @@ class TightBinding(SiteCalculator):
         kpts: Any = (1, 1, 1),
         energy: str | None = None,
         cutoff_form: str = "smooth",
-        solver: str = "dense",
+        solver: str | DivideAndConquer = "dense",
     ) -> None:
         super().__init__()
         self.model = NRLModel(model, cutoff_form)
@@ -95,13 +99,15 @@ class TightBinding(SiteCalculator):
         self.mu = None if mu is None else float(mu)
         if energy not in (None, "free", "grand", "band"):
             raise ValueError(f"energy: got {energy!r}, expected 'free', 'grand' or 'band'")
-        if solver != "dense":
-            raise ValueError(f"solver: got {solver!r}, expected 'dense'")
+        if solver != "dense" and (isinstance(solver, str) or not callable(getattr(solver, "evaluate", None))):
+            raise ValueError(f"solver: got {solver!r}, expected 'dense' or a DivideAndConquer")
         self.kind = energy or ("free" if mu is None else "grand")
         if self.kind == "grand" and mu is None:
             raise ValueError("energy: 'grand' needs a chemical potential, give mu (eV)")
         self.kpts = kpts
         self.solver = solver
+        #: What the solver keeps from one evaluation to the next.
+        self.solver_state: Any = None
         #: Chemical potential (eV) of the last evaluation.
         self.last_mu: float | None = self.mu
 
@@ -109,7 +115,7 @@ class TightBinding(SiteCalculator):
         ensemble = "neutral" if self.mu is None else f"mu={self.mu:.6f} eV"
         return (
             f"TightBinding({self.model.name!r}, kT={self.kT:g} eV, {ensemble}, kpts={self.kpts}, "
-            f"energy={self.kind!r})"
+            f"energy={self.kind!r}" + ("" if self.solver == "dense" else f", solver={self.solver!r}") + ")"
         )
 
     @property
@@ -176,6 +182,8 @@ class TightBinding(SiteCalculator):
 
     def evaluate(self, atoms: Atoms, weights: np.ndarray | None = None) -> SiteResult:
         """Weighted site energies and their exact gradient; see :class:`SiteCalculator`."""
+        if not isinstance(self.solver, str):
+            return self.solver.evaluate(self, atoms, weights)
         check_structure(atoms)
         site_weights = check_weights(weights, len(atoms))
         if len(atoms) == 0:

@@ -260,16 +260,18 @@ class TaskPool:
                     continue
                 finish(index, result)
         except TaskError:
-            # Nothing of this call may run on beside the next one; what is under way is kept.
-            for future in futures:
-                future.cancel()
+            _cancel(futures)
+            # What was under way is kept.
             for future, index in futures.items():
-                if index not in results and not future.cancelled() and future.exception() is None:
+                if not isinstance(future, Future) or future.cancelled() or index in results:
+                    continue
+                if future.exception() is None:
                     result = future.result()
                     if not isinstance(result, _Failure):
                         finish(index, result)
             raise
         except BaseException:
+            _cancel(futures)
             broken = True
             raise
         finally:
@@ -352,6 +354,13 @@ def _call(threads: int | None, home: tuple[str, int], function: Callable[[Any], 
             except Exception:  # an exception of any kind may refuse, and would take the pool with it
                 error = RuntimeError(f"{type(error).__name__}: {error}")
         return _Failure(error, text)
+
+
+def _cancel(futures: Iterable[Any]) -> None:
+    """Keep what has not begun from running on beside the next call."""
+    for future in futures:
+        if isinstance(future, Future):
+            future.cancel()
 
 
 def _completed(futures: dict[Future[Any], int]) -> Iterable[Future[Any]]:

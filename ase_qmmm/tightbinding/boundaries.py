@@ -156,7 +156,7 @@ class PeriodicCarver:
         self.system = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         # A system no larger than a box is taken as it is, whatever it consists of.
         self.frame = None
-        if not np.array_equal(self.partition.short, atoms.pbc) or not atoms.pbc.any():
+        if not np.array_equal(self.partition.short, atoms.pbc) or len(self.blocks) > 1:
             self.frame = self._label()
 
     def _label(self) -> BoxFrame:

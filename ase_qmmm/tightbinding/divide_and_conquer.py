@@ -216,9 +216,10 @@ class Plan:
         if not (np.array_equal(atoms.numbers, known.numbers) and np.array_equal(atoms.pbc, known.pbc)):
             return False
         vectors, now = known.cell.array[known.pbc], atoms.cell.array[known.pbc]
-        # Strain from the metric of the cell, which a rotation leaves alone.
-        inverse = np.linalg.pinv(vectors @ vectors.T)
-        strain = np.linalg.norm(now @ now.T @ inverse - np.eye(len(vectors)), 2) / 2 if len(vectors) else 0.0
+        inverse = np.linalg.pinv(vectors)
+        deformation = inverse @ now
+        # Strain of the periodic directions, which a rotation leaves alone.
+        strain = np.linalg.norm(deformation @ deformation.T - inverse @ vectors, 2) / 2
         if strain * length > skin:
             return False
         moved = self.positions(atoms) - self._carried(atoms)

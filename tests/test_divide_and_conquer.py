@@ -288,6 +288,28 @@ def test_boxes_around_point_defects(defect):
     assert errors[1] < 5e-3  # eV/Å, of forces of several
 
 
+def test_k_points_of_boxes():
+    """Four points where they are enough, unless the user samples more, or names the points."""
+    atoms = silicon(5, 5, 5)
+    box = silicon(3, 3, 3)
+    grid = {"size": (2, 2, 2), "gamma": True}
+
+    def points(cluster, kpts=(1, 1, 1), own=None):
+        carver = PeriodicBoundary(SILICON, kpts=own).carver(atoms, 5.43, 5.0)
+        child = carver.calculator(solved(DivideAndConquer(), kpts=kpts), cluster, atoms)
+        assert child.solver == "dense"
+        return child.kpts
+
+    assert len(points(box)) == 4
+    assert points(silicon(2, 2, 2)) == grid
+    assert points(box, kpts=(1, 1, 2)) != points(box)
+    assert points(box, own=(1, 1, 1)) == (1, 1, 1)
+    perfect = [
+        TightBinding(mu=MU, kpts=k).evaluate(silicon(3, 3, 3, rattle=0.0)) for k in (points(box), grid)
+    ]
+    assert perfect[0].energy == pytest.approx(perfect[1].energy, abs=0.1e-3 * 216)
+
+
 def test_periodic_needs_a_lattice():
     solver = DivideAndConquer(block=3.0, buffer=2.0, boundary="periodic", crystal=SILICON)
     with pytest.raises(StructureError, match="'periodic' is not possible here: .*use boundary='open'"):

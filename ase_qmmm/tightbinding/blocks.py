@@ -73,6 +73,7 @@ class Boundary(Protocol):
     """How a cluster ends."""
 
     name: str
+    default_buffer: float  # Å
 
     def carver(self, atoms: Atoms, block: float, buffer: float) -> Carver:
         """Blocks of edge `block` (Å) with buffers of `buffer` (Å) for `atoms`."""

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenBoundary", "PeriodicBoundary"]
 
-
-def _dense(calc: TightBinding, cluster: Atoms, system: Atoms, kpts: Any = None) -> TightBinding:
-    """`calc` with the dense solver and k-points that suit a cluster carved from `system`."""
-    if kpts is not None:
-        return calc.with_options(solver="dense", kpts=kpts)
-    return calc.for_cluster(cluster, system).with_options(solver="dense")
+# Four of the eight points of a 2 x 2 x 2 grid, the images that they leave, and the distance (Å) from which
+# these do no harm. In a box of 216 silicon atoms the energy per atom is then 0.08 meV off, 0.02 meV with the
+# grid at twice the cost, and 6 meV at Gamma.
+HALF_GRID = ((0.0, 0.0, 0.0), (0.5, 0.5, 0.0), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5))
+HALF_GRID_IMAGES = np.array([[1, 1, 1], [1, 1, -1], [1, -1, 1], [-1, 1, 1], [2, 0, 0], [0, 2, 0], [0, 0, 2]])
+HALF_GRID_LENGTH = 20.0
 
 
 class OpenBoundary:
@@ -41,6 +41,7 @@ class OpenBoundary:
     """
 
     name = "open"
+    default_buffer = 10.0  # Å
 
     def __init__(self, keep_periodic: bool = True) -> None:
         self.keep_periodic = bool(keep_periodic)
@@ -108,8 +109,8 @@ class OpenCarver:
         )
 
     def calculator(self, calc: TightBinding, cluster: Atoms, system: Atoms) -> SiteCalculator:
-        """The dense model."""
-        return _dense(calc, cluster, system)
+        """The dense model, with k-points along directions in which the cluster is periodic."""
+        return calc.for_cluster(cluster, system).with_options(solver="dense")
 
 
 def _whole(block: np.ndarray, n: int, pbc: np.ndarray) -> BlockCluster:
@@ -126,10 +127,12 @@ class PeriodicBoundary:
     crystal : Crystal
         The reference lattice.
     kpts : optional
-        k-points of the boxes; default: those that sample 20 Å, or as much as the calculator's own.
+        k-points of the boxes; default: those that sample 20 Å, or as much as the calculator's own; in place
+        of a 2 x 2 x 2 grid those four of its points that have an even number of 1/2, where that is enough.
     """
 
     name = "periodic"
+    default_buffer = 6.0  # Å
 
     def __init__(self, crystal: Crystal, kpts: Any = None) -> None:
         if not isinstance(crystal, Crystal):
@@ -224,7 +227,21 @@ class PeriodicCarver:
 
     def calculator(self, calc: TightBinding, cluster: Atoms, system: Atoms) -> SiteCalculator:
         """The dense model, sampled as the boundary says."""
-        return _dense(calc, cluster, system, self.boundary.kpts)
+        if self.boundary.kpts is not None:
+            return calc.with_options(solver="dense", kpts=self.boundary.kpts)
+        child = calc.for_cluster(cluster, system).with_options(solver="dense")
+        if child.kpts == {"size": (2, 2, 2), "gamma": True} and not _samples(calc.kpts):
+            vectors = (HALF_GRID_IMAGES @ cluster.cell.array).reshape(-1, 3)
+            if np.linalg.norm(vectors, axis=1).min() >= HALF_GRID_LENGTH:
+                return child.with_options(kpts=HALF_GRID)
+        return child
+
+
+def _samples(kpts: Any) -> bool:
+    """Whether k-points ask for more than the lengths that clusters sample anyway."""
+    if isinstance(kpts, dict):
+        return "density" in kpts
+    return np.shape(kpts) == (3,) and bool(np.any(np.asarray(kpts) > 1))
 
 
 def _period(vector: np.ndarray, inverse_periods: np.ndarray, repeats: int) -> int:

@@ -118,7 +118,8 @@ def partition(atoms: Atoms, block: float, buffer: float) -> Partition:
     ----------
     atoms : ase.Atoms
     block, buffer : float
-        Å. A vector is short if its height is at most that of one cell and two buffers.
+        Å. A vector is short if its height is at most that of one cell and two buffers; none is where `buffer`
+        is minus infinity.
     """
     pbc = atoms.pbc
     cell = np.where(pbc[:, None], atoms.cell.array, 0.0)

@@ -58,12 +58,12 @@ class OpenCarver:
     """Clusters of all atoms and images within the buffer radius of an atom of the block."""
 
     def __init__(self, atoms: Atoms, block: float, buffer: float, keep_periodic: bool) -> None:
-        self.partition = partition(atoms, block, buffer)
+        self.partition = partition(atoms, block, buffer if keep_periodic else -np.inf)
         self.blocks = self.partition.blocks
         self.buffer = buffer
         self.n_atoms = len(atoms)
         self.pbc = atoms.pbc.copy()
-        self.kept = self.partition.short & keep_periodic
+        self.kept = self.partition.short
         operation = self.partition.operation
         vectors = np.where(self.pbc[:, None], operation @ atoms.cell.array, 0.0)
         inverse = np.linalg.pinv(vectors)

@@ -168,9 +168,10 @@ class DivideAndConquer:
                 if cluster.whole
                 else plan.carver.calculator(calc, child_atoms, atoms)
             )
-            child_weights = np.zeros(len(cluster.index))
-            child_weights[rows] = site_weights[sites]
-            tasks.append(BlockTask(child, _bare(child_atoms), child_weights))
+            own = np.zeros(len(cluster.index))
+            own[rows] = site_weights[sites]
+            # The plain gradient costs less than that of weights of one.
+            tasks.append(BlockTask(child, _bare(child_atoms), None if (own == 1.0).all() else own))
         results = self.pool.map(evaluate_block, tasks)
         return _sum(results, groups, site_weights, n)
 
@@ -257,10 +258,11 @@ class BlockTask:
 
     calc: SiteCalculator
     atoms: Atoms
-    weights: np.ndarray
+    weights: np.ndarray | None
 
     def __repr__(self) -> str:
-        return f"BlockTask({np.count_nonzero(self.weights)} sites in a cluster of {len(self.atoms)} atoms)"
+        sites = len(self.atoms) if self.weights is None else np.count_nonzero(self.weights)
+        return f"BlockTask({sites} sites in a cluster of {len(self.atoms)} atoms)"
 
 
 def evaluate_block(task: BlockTask) -> SiteResult:

@@ -12,6 +12,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from helpers import assert_derivative, moved, random_rotation, random_strain, rotated, strained
+from mixing_fixtures import stillinger_weber
 
 from ase_qmmm import (
     Crystal,
@@ -118,7 +119,7 @@ def test_images_converge_to_k_points():
 
 @pytest.mark.parametrize("boundary", ["open", "periodic"])
 def test_a_wider_buffer_is_better(boundary):
-    atoms = silicon(1, 1, 8)
+    atoms = silicon(1, 1, 6)
     exact = TightBinding(**WARM, kpts=SAMPLED).evaluate(atoms)
     errors = []
     for buffer in (2.5, 5.5, 8.0):
@@ -292,7 +293,7 @@ def test_boxes_around_point_defects(defect):
 
 def test_k_points_of_boxes():
     """Four points where they are enough, unless the user samples more, or names the points."""
-    atoms = silicon(5, 5, 5)
+    atoms = silicon(4, 4, 4)
     box = silicon(3, 3, 3)
     grid = {"size": (2, 2, 2), "gamma": True}
 
@@ -376,15 +377,13 @@ def test_the_crystal_is_dense():
     assert np.array_equal(calc.charges(unit), dense.charges(unit))
 
 
-def test_force_mixing(silicon_crystal, silicon_mm, silicon_qm):
-    atoms = silicon_crystal.supercell(3, cubic=True)
-    atoms.rattle(0.03, seed=2)
+def test_force_mixing():
+    atoms = silicon(3, 3, 3, rattle=0.03)
     # The cluster's blocks, each with all the others as buffer.
     boundary = OpenBoundary(keep_periodic=False)
     forces = []
     for solver in ("dense", DivideAndConquer(block=6.0, buffer=20.0, boundary=boundary)):
-        qm = silicon_qm.with_options(solver=solver)
-        mixed = ForceMixingCalculator(qm, silicon_mm, [100], r_buffer=4.5, cluster="open")
+        mixed = ForceMixingCalculator(solved(solver), stillinger_weber(), [100], r_buffer=4.5, cluster="open")
         forces.append(mixed.get_property("forces", atoms))
     assert np.abs(forces[0] - forces[1]).max() < 1e-9
 

@@ -10,6 +10,7 @@ from .stencils import StencilMatch
 from .taylor import TaylorForces
 from .tightbinding import (
     BandGap,
+    DivideAndConquer,
     Embedded,
     TightBinding,
     band_gap,
@@ -24,6 +25,7 @@ __all__ = [
     "BandGap",
     "ChildCalculatorError",
     "Crystal",
+    "DivideAndConquer",
     "Embedded",
     "ForceMixingCalculator",
     "MatchError",

@@ -17,14 +17,25 @@ __all__ = ["connected_sets"]
 LINK = 1.9
 
 
-def connected_sets(system: Atoms, members: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Connected sets of atoms: their numbers, the cells (m, 3) that connect them, the axes they wrap."""
+def connected_sets(
+    system: Atoms, members: np.ndarray, reach: float = 0.0
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Connected sets of atoms: their numbers, the cells (m, 3) that connect them, the axes they wrap.
+
+    Parameters
+    ----------
+    system : ase.Atoms
+    members : ndarray of int, shape (m,)
+        Atoms to be divided into sets.
+    reach : float
+        Distance (Å) within which any two atoms are connected, beside those whose covalent radii say so.
+    """
     cutoffs = LINK * covalent_radii[system.numbers[members]]
     sub = Atoms(
         numbers=system.numbers[members], positions=system.positions[members], cell=system.cell, pbc=system.pbc
     )
-    i, j, d, S = neighbour_pairs(sub, 2 * float(cutoffs.max()), "ijdS")
-    linked = d < cutoffs[i] + cutoffs[j]
+    i, j, d, S = neighbour_pairs(sub, max(2 * float(cutoffs.max()), reach), "ijdS")
+    linked = d < np.maximum(cutoffs[i] + cutoffs[j], reach)
     i, j, S = i[linked], j[linked], S[linked]
     m = len(members)
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(m, m)).tocsr()

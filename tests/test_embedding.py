@@ -309,6 +309,23 @@ def test_d_orbitals_and_two_spins(rng):
     assert np.abs(energies[sites] - dense.energies[sites]).max() < 1e-5
 
 
+def test_repulsion_is_included(crystal, rng):
+    """The orthogonal silicon of Kwon et al. in a free cluster."""
+    atoms = ball(crystal, 8.0)
+    atoms.positions += 0.05 * rng.standard_normal(atoms.positions.shape)
+    calc = TightBinding("kwon-Si", kT=0.1, mu=1.0)
+    sites = mask(atoms, 0, 3)
+    dense = calc.evaluate(atoms)
+    embedded = calc.with_options(solver=Embedded(atoms, depth=30.0, error=ERROR))
+    energies, forces = embedded.evaluate_sites(atoms, sites)
+    assert np.abs(forces[sites] - dense.forces[sites]).max() < 1e-6
+    assert np.abs(energies[sites] - dense.energies[sites]).max() < 1e-6
+    weights = np.where(sites, 0.7, 0.0)
+    expected, got = calc.evaluate(atoms, weights), embedded.evaluate(atoms, weights)
+    assert got.energy == pytest.approx(expected.energy, abs=1e-6)
+    assert np.abs(got.forces[sites] - expected.forces[sites]).max() < 1e-6
+
+
 @pytest.mark.slow
 def test_perfect_tungsten():
     calc = TightBinding("nrl-W-spd", kT=0.3)

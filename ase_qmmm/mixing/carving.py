@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
 
+from ..boxes import BoxFrame, fill_box, images_near
 from ..components import connected_sets
 from ..errors import StructureError
 from ..lattice_sites import LatticeSites
@@ -101,7 +102,9 @@ def carve(
     if members.all():
         return [_whole(system, qm)]
     clusters = []
-    for index, shifts, wrapped in connected_sets(system, np.flatnonzero(members)):
+    # Second neighbours of the crystal belong together, however small its atoms are.
+    reach = 0.0 if sites is None else 1.7 * sites.crystal.nearest_neighbour_distance
+    for index, shifts, wrapped in connected_sets(system, np.flatnonzero(members), reach):
         mine = qm[index]
         if not mine.any():
             continue
@@ -198,66 +201,42 @@ def _box(
 ) -> Cluster | str:
     """A periodic box of lattice vectors around the component, or the reason why there is none."""
     crystal = sites.crystal
-    cubic = crystal.cubic_vectors()
-    integer = np.eye(len(sites.lattice), dtype=int)
-    if cubic is not None:
-        integer = np.rint(cubic @ np.linalg.inv(crystal.lattice)).astype(int)
-    axes = integer @ sites.lattice
-    inverse = np.linalg.pinv(axes)
-    offset = sites.origin
-
-    placed = sites.positions[index] + shifts @ system.cell.array
-    q = (placed - offset) @ inverse
+    frame = BoxFrame(sites)
+    q = frame.scaled(sites.positions[index] + shifts @ system.cell.array)
     low, high = q.min(axis=0), q.max(axis=0)
     # The smallest number of repetitions that keeps both ends apart; the hair breaks ties at the faces.
     repeats = np.floor(high - low + 1e-6).astype(int) + 1
     # QM atoms that bond to images of each other have nothing to hold them in place: keep them apart.
-    heights = 1 / np.linalg.norm(inverse, axis=0)
     extent = np.ptp(q[qm[index]], axis=0)
-    repeats = np.maximum(repeats, np.ceil(extent + IMAGE_GAP / heights).astype(int))
+    repeats = np.maximum(repeats, np.ceil(extent + IMAGE_GAP / frame.heights).astype(int))
     start = (low + high) / 2 - repeats / 2 - 1e-4
-    n_sites = int(round(abs(np.linalg.det(repeats[:, None] * integer)))) * crystal.n_basis
     if system.pbc.sum() == len(sites.lattice):
-        total = abs(np.linalg.det(sites.periods)) * crystal.n_basis
-        if n_sites >= 0.9 * total:
+        size = abs(np.linalg.det(repeats[:, None] * frame.integer))
+        if round(size) >= 0.9 * abs(np.linalg.det(sites.periods)):
             return AS_LARGE
 
-    cells, basis = _sites_in_box(sites, repeats, start, offset, inverse, integer, n_sites)
-    if len(cells) != n_sites:
-        return f"a box of {repeats.tolist()} cells holds {len(cells)} sites instead of {n_sites}"
-    keys = np.column_stack([sites.canonical(cells), basis])
-    if len(np.unique(keys, axis=0)) < n_sites:
+    content = fill_box(system, frame, repeats, start)
+    if isinstance(content, str):
+        return content
+    if content.folded:
         return (
             f"a box of {repeats.tolist()} cells around the qm and buffer atoms does not fit into the system"
         )
-    on_site = np.flatnonzero(sites.basis >= 0)
-    known = np.column_stack([sites.canonical(sites.cells[on_site]), sites.basis[on_site]])
-    vacant = np.column_stack([sites.canonical(sites.vacant_cells), sites.vacant_basis])
-    atom = _lookup(keys, known, on_site)
-    empty = _lookup(keys, vacant, np.arange(len(vacant))) >= 0
-    if ((atom < 0) & ~empty).any():
-        return "the box around the qm and buffer atoms reaches beyond the crystal"
 
     # Defects near the faces would meet their images.
-    positions = sites.site_positions(cells, basis)
-    depth = ((positions - offset) @ inverse - start) / repeats
-    to_face = (np.minimum(depth, 1 - depth) * repeats * heights).min(axis=1)
+    depth = (frame.scaled(content.site_positions) - start) / repeats
+    to_face = (np.minimum(depth, 1 - depth) * repeats * frame.heights).min(axis=1)
     near_face = to_face < 1.2 * crystal.nearest_neighbour_distance
-    bad = empty | np.where(atom >= 0, faulty[np.maximum(atom, 0)], False)
+    atom = content.occupants
+    bad = np.where(atom >= 0, faulty[np.maximum(atom, 0)], True)
     if (bad & near_face).any():
         return "a defect lies at a face of the box around the qm and buffer atoms"
-    filled = atom >= 0
-    chosen = atom[filled]
-    offsets = positions[filled] - sites.positions[chosen]
-    # Atoms on no site go where their position falls into the box, by any periodic image.
-    extra, extra_offsets = _extra_atoms(system, sites, start, repeats, offset, inverse)
-    chosen = np.concatenate([chosen, extra]).astype(int)
-    offsets = np.concatenate([offsets, extra_offsets])
+    chosen, offsets = content.index, content.offsets
     missing = np.setdiff1d(index, chosen)
     if len(missing):
         return f"atom {missing[0]} of the qm and buffer atoms is not inside the box"
     atoms = _bare(system)[chosen]
-    box = repeats[:, None] * axes
+    box = content.vectors
     if len(box) == 3:
         atoms.set_cell(box, scale_atoms=False)
         atoms.pbc = True
@@ -270,80 +249,6 @@ def _box(
     # The forces of the component alone are used, should the box hold qm atoms of another one.
     used = qm[chosen] & np.isin(chosen, index)
     return Cluster("periodic", chosen, used, atoms, offsets, system.positions[chosen].copy())
-
-
-def _sites_in_box(
-    sites: LatticeSites,
-    repeats: np.ndarray,
-    start: np.ndarray,
-    offset: np.ndarray,
-    inverse: np.ndarray,
-    integer: np.ndarray,
-    n_sites: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cells (m, d) and basis numbers (m,) of the lattice sites inside the box."""
-    d = len(integer)
-    corners = (start + np.array(list(product((0, 1), repeat=d))) * repeats) @ integer
-    low = np.floor(corners.min(axis=0)).astype(int) - 2
-    high = np.ceil(corners.max(axis=0)).astype(int) + 2
-    grid = np.stack(
-        np.meshgrid(*[np.arange(a, b + 1) for a, b in zip(low, high, strict=True)], indexing="ij"), -1
-    )
-    grid = grid.reshape(-1, d)
-    cells, basis = [], []
-    for b in range(sites.crystal.n_basis):
-        positions = sites.site_positions(grid, np.full(len(grid), b))
-        q = (positions - offset) @ inverse - start
-        inside = ((q >= 0) & (q < repeats)).all(axis=1)
-        cells.append(grid[inside])
-        basis.append(np.full(int(inside.sum()), b))
-    return np.concatenate(cells), np.concatenate(basis)
-
-
-def _lookup(keys: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Value of each row of `keys` among the rows `known`, -1 where it is not there."""
-    if not len(known):
-        return np.full(len(keys), -1)
-    both = np.concatenate([known, keys])
-    _, inverse = np.unique(both, axis=0, return_inverse=True)
-    inverse = inverse.ravel()
-    table = np.full(inverse.max() + 1, -1)
-    table[inverse[: len(known)]] = values
-    found: np.ndarray = table[inverse[len(known) :]]
-    return found
-
-
-def _extra_atoms(
-    system: Atoms,
-    sites: LatticeSites,
-    start: np.ndarray,
-    repeats: np.ndarray,
-    offset: np.ndarray,
-    inverse: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms on no site of which an image lies in the box, with the offset of that image."""
-    extra = np.flatnonzero(sites.basis < 0)
-    centre = (start + repeats / 2) @ np.linalg.pinv(inverse) + offset
-    images, moves = _images_near(system, system.positions[extra], centre, system.pbc)
-    q = (images - offset) @ inverse - start
-    inside = ((q >= 0) & (q < repeats)).all(axis=2)
-    found = inside.any(axis=1)
-    return extra[found], moves[found, np.argmax(inside[found], axis=1)]
-
-
-def _images_near(
-    system: Atoms, positions: np.ndarray, centre: np.ndarray, axes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Periodic images (m, i, 3) of positions (m, 3) around a point, and their translations (m, i, 3)."""
-    cell = system.cell.array
-    inverse = np.zeros((3, 3))
-    inverse[:, system.pbc] = np.linalg.pinv(cell[system.pbc])
-    nearest = np.rint((centre - positions) @ inverse) @ cell
-    # Two cells to each side reach all neighbouring images of a strongly skewed cell.
-    reach = [(-2, -1, 0, 1, 2) if p else (0,) for p in axes]
-    steps = np.array(list(product(*reach)), dtype=float) @ cell
-    moves = nearest[:, None] + steps[None]
-    return positions[:, None] + moves, moves
 
 
 def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tuple[Atoms, np.ndarray]:
@@ -385,7 +290,7 @@ def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tup
     )
     # System coordinates of the cluster's middle, up to the lattice translation in the first offset.
     centre = positions.mean(axis=0) - cluster.offsets[0]
-    images, _ = _images_near(system, sites.vacant_positions, centre, system.pbc & ~periodic)
+    images, _ = images_near(system, sites.vacant_positions, centre, system.pbc & ~periodic)
     for candidates, b in zip(images + cluster.offsets[0], sites.vacant_basis, strict=True):
         size = len(crystal.stencil(int(b), near))
         counts = np.array([len(found) for found in tree.query_ball_point(candidates, near)])

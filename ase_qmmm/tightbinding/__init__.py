@@ -4,6 +4,7 @@ from .bands import BandGap, band_gap, band_structure
 from .calculator import TightBinding, fermi_level
 from .cauchy_born import CauchyBornDerivatives, cauchy_born_derivatives
 from .derivatives import CrystalDerivatives, force_derivatives, site_energy_derivatives
+from .divide_and_conquer import DivideAndConquer
 from .dos import density_of_states
 from .embedding import Embedded
 from .hamiltonian import Hamiltonian
@@ -16,6 +17,7 @@ __all__ = [
     "BandGap",
     "CauchyBornDerivatives",
     "CrystalDerivatives",
+    "DivideAndConquer",
     "Embedded",
     "Hamiltonian",
     "KwonModel",

@@ -64,7 +64,10 @@ class TightBinding(SiteCalculator):
         How the Hamiltonian ends at its range; see :class:`~ase_qmmm.tightbinding.NRLModel` and
         :class:`~ase_qmmm.tightbinding.KwonModel`. Other models have one form only.
     solver : "dense" or an object
-        ``"dense"``: LAPACK on dense matrices; :class:`Embedded`: a cluster in frozen surroundings.
+        ``"dense"``: LAPACK on dense matrices. :class:`Embedded`: a cluster in frozen surroundings.
+        :class:`DivideAndConquer`: block by block, at a cost linear in the number of atoms. The latter two
+        give energies and forces at fixed `mu`; levels, charges and the response of forces are dense with
+        any solver.
 
     Raises
     ------
@@ -111,13 +114,18 @@ class TightBinding(SiteCalculator):
         self.mu = None if mu is None else float(mu)
         if energy not in (None, "free", "grand", "band"):
             raise ValueError(f"energy: got {energy!r}, expected 'free', 'grand' or 'band'")
-        if solver != "dense" and not hasattr(solver, "evaluate"):
-            raise ValueError(f"solver: got {solver!r}, expected 'dense' or an object such as Embedded(...)")
+        if solver != "dense" and (isinstance(solver, str) or not callable(getattr(solver, "evaluate", None))):
+            raise ValueError(
+                f"solver: got {solver!r}, expected 'dense' or an object such as Embedded(...) or "
+                "DivideAndConquer(...)"
+            )
         self.kind = energy or ("free" if mu is None else "grand")
         if self.kind == "grand" and mu is None:
             raise ValueError("energy: 'grand' needs a chemical potential, give mu (eV)")
         self.kpts = kpts
         self.solver = solver
+        #: What the solver keeps from one evaluation to the next.
+        self.solver_state: Any = None
         #: Chemical potential (eV) of the last evaluation.
         self.last_mu: float | None = self.mu
 
@@ -125,7 +133,7 @@ class TightBinding(SiteCalculator):
         ensemble = "neutral" if self.mu is None else f"mu={self.mu:.6f} eV"
         return (
             f"TightBinding({self.model.name!r}, kT={self.kT:g} eV, {ensemble}, kpts={self.kpts}, "
-            f"energy={self.kind!r})"
+            f"energy={self.kind!r}" + ("" if self.solver == "dense" else f", solver={self.solver!r}") + ")"
         )
 
     @property
@@ -150,9 +158,9 @@ class TightBinding(SiteCalculator):
         return TightBinding(model, **options)
 
     def for_crystal(self, unit_cell: Atoms) -> TightBinding:
-        """Same model with k-points that converge the bulk crystal (a sampled length of 50 Å or `kpts`)."""
+        """Same model, dense, with k-points that converge the bulk crystal (50 Å sampled, or `kpts`)."""
         grid = np.maximum(k_grid(unit_cell, CRYSTAL_LENGTH), self._own_grid(unit_cell))
-        return self.with_options(kpts={"size": tuple(int(n) for n in grid), "gamma": True})
+        return self.with_options(kpts={"size": tuple(int(n) for n in grid), "gamma": True}, solver="dense")
 
     def _own_grid(self, atoms: Atoms) -> np.ndarray:
         """Grid implied by a k-point density given as a dict (a plain grid belongs to the user's own cell)."""

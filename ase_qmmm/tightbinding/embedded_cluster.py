@@ -23,7 +23,9 @@ from ..crystal import Crystal
 from ..errors import StructureError
 from ..lattice_sites import lattice_sites
 from ..neighbours import neighbour_pairs, unwrap
+from .matrices import build_matrices
 from .poles import FermiPoles, fermi_poles
+from .repulsion import Repulsion
 from .self_energy import CrystalSites, GeometrySites, Reference, SelfEnergy
 from .spectrum import reduced_kpoints
 from .surroundings import ClusterMatrices
@@ -92,15 +94,29 @@ class EmbeddedCluster:
         moved = np.linalg.norm(self._positions(atoms) - self.anchors, axis=1)
         return bool(moved.max(initial=0.0) < self.skin)
 
-    def matrices(self, calc: TightBinding, atoms: Atoms, order: int) -> Iterator[tuple[ClusterMatrices, int]]:
-        """Matrices of the cluster at the positions of `atoms`, for each spin."""
-        everyone = np.concatenate([self.index, self.passive])
-        sub = Atoms(
-            numbers=atoms.numbers[everyone],
+    def _structure(self, atoms: Atoms) -> Atoms:
+        """Cluster and passive atoms at the positions of `atoms`."""
+        return Atoms(
+            numbers=atoms.numbers[np.concatenate([self.index, self.passive])],
             positions=self._positions(atoms) + self.offsets,
             cell=self.cell,
             pbc=self.pbc,
         )
+
+    def repulsion(
+        self, calc: TightBinding, atoms: Atoms, weights: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Repulsive site energies (m + p,), forces (m + p, 3) and virial, right on the atoms asked for.
+
+        `weights` (m,) of the sites of the cluster; default one for each of them and the passive ones.
+        """
+        repulsion = Repulsion(build_matrices(calc.model, self._structure(atoms), order=1))
+        everywhere = None if weights is None else np.concatenate([weights, np.zeros(len(self.passive))])
+        return (repulsion.energies, *repulsion.forces_and_virial(everywhere))
+
+    def matrices(self, calc: TightBinding, atoms: Atoms, order: int) -> Iterator[tuple[ClusterMatrices, int]]:
+        """Matrices of the cluster at the positions of `atoms`, for each spin."""
+        sub = self._structure(atoms)
         for spin in range(calc.model.n_spin):
             yield ClusterMatrices(calc.model, sub, len(self.index), order, spin), spin
 
@@ -122,7 +138,10 @@ def embed(
     members[j[sites[i]]] = True
     labels = _labels(solver.reference, atoms)
     clusters = []
-    for index, shifts, wrapped in connected_sets(atoms, np.flatnonzero(members)):
+    reach = 0.0
+    if isinstance(solver.reference, Crystal):
+        reach = 1.7 * solver.reference.nearest_neighbour_distance
+    for index, shifts, wrapped in connected_sets(atoms, np.flatnonzero(members), reach):
         if not sites[index].any():
             continue
         order = np.argsort(index)

@@ -183,6 +183,11 @@ class Embedded:
                     virial += v
                     traces = matrices.site_traces(p_g)
                     energies[cluster.index[cluster.asked]] += traces[cluster.asked]
+                if calc.model.repulsive:
+                    e, f, v = cluster.repulsion(calc, atoms, mine)
+                    cluster.scatter(f, forces)
+                    virial += v
+                    energies[cluster.index[cluster.asked]] += e[: len(mine)][cluster.asked]
         return SiteResult(float(weights @ energies), energies, forces, virial)
 
     def evaluate_sites(
@@ -198,6 +203,10 @@ class Embedded:
                     f, _ = matrices.all_forces_and_virial(d_h, d_m)
                     forces[own] += f[: len(cluster.index)][cluster.asked]
                     energies[own] += matrices.site_traces(p_g)[cluster.asked]
+                if calc.model.repulsive:
+                    e, f, _ = cluster.repulsion(calc, atoms)
+                    energies[own] += e[: len(cluster.index)][cluster.asked]
+                    forces[own] += f[: len(cluster.index)][cluster.asked]
         if not np.isfinite(forces).all():
             raise NumericsError(f"{self!r}: forces are not finite")
         return energies, forces

@@ -416,3 +416,28 @@ def test_errors_of_use():
     with pytest.raises(ValueError, match="weights: got shape"):
         solved(DivideAndConquer()).evaluate(silicon(1, 1, 1), [1.0])
     assert solved(DivideAndConquer()).evaluate(Atoms()).energy == 0.0
+
+
+def test_embedded_blocks_are_exact_in_the_crystal_and_share_their_self_energy(monkeypatch):
+    """One block of eight atoms at a time in a perfect crystal; displaced atoms leave the shape alone."""
+    from ase_qmmm.tightbinding.self_energy import CrystalSites
+
+    crystal = Crystal(bulk("Si", a=5.4264))
+    atoms = crystal.supercell(4, cubic=True)
+    solver = DivideAndConquer(block=5.43, buffer=6.7, boundary="embedded", crystal=crystal)
+    calc = TightBinding("nrl-Si-sp", kT=0.1, mu=5.82, solver=solver)
+    calls = []
+    original = CrystalSites.self_energy
+    monkeypatch.setattr(CrystalSites, "self_energy", lambda *a: calls.append(1) or original(*a))
+    carver = solver.boundary.carver(atoms, 5.43, 6.7)
+    assert len(carver.blocks) == 64
+    weights = np.zeros(len(atoms))
+    weights[carver.blocks[0]] = 1.0
+    weights[carver.blocks[5]] = 1.0
+    result = calc.evaluate(atoms, weights)
+    cell = crystal.unit_cell
+    expected = TightBinding("nrl-Si-sp", kT=0.1, mu=5.82).for_crystal(cell).evaluate(cell).energies[0]
+    assert result.energies[carver.blocks[5]] == pytest.approx(expected, abs=2e-4)
+    assert len(calls) == 1
+    with pytest.raises(ValueError, match="needs the reference lattice"):
+        DivideAndConquer(boundary="embedded")

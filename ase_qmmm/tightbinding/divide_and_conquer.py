@@ -26,7 +26,7 @@ from ..neighbours import unwrap
 from ..parallel import TaskPool
 from ..sites import SiteCalculator, SiteResult, check_weights
 from .blocks import BlockCluster, Boundary, Carver
-from .boundaries import OpenBoundary, PeriodicBoundary
+from .boundaries import EmbeddedBoundary, OpenBoundary, PeriodicBoundary
 
 if TYPE_CHECKING:
     from .calculator import TightBinding
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["DivideAndConquer"]
 
 log = logging.getLogger(__name__)
+
+
+def _boundary(name: str, crystal: Crystal | None) -> Boundary:
+    if name == "open":
+        return OpenBoundary()
+    if name not in ("periodic", "embedded"):
+        raise ValueError(f"boundary: got {name!r}, expected 'open', 'periodic' or 'embedded', or a Boundary")
+    if crystal is None:
+        raise ValueError(f"crystal: boundary={name!r} needs the reference lattice, give crystal=")
+    return PeriodicBoundary(crystal) if name == "periodic" else EmbeddedBoundary(crystal)
 
 
 class DivideAndConquer:
@@ -56,16 +66,17 @@ class DivideAndConquer:
     buffer : float, optional
         Width of the buffer around it (Å); default: that of the boundary, 6 Å for ``"periodic"`` and 10 Å for
         ``"open"``, which in silicon leave errors of about 3 and 10 meV/Å (rms) in forces.
-    boundary : {"open", "periodic"} or Boundary
+    boundary : {"open", "periodic", "embedded"} or Boundary
         ``"periodic"``: boxes of lattice vectors of `crystal` with the atoms at their actual positions and
         periodic faces; an error of a fraction of that of open clusters of the same size, but only for a
         crystal with point defects, periodic in all its directions. ``"open"``: clusters with a free surface,
         for any structure; a periodic direction no longer than a block and two buffers stays periodic, with
-        k-points.
+        k-points. ``"embedded"``: clusters in the frozen self-energy of `crystal` (:class:`Embedded`), for
+        a crystal with point defects.
         An object with ``name`` and ``carver`` (:class:`~ase_qmmm.tightbinding.blocks.Boundary`) decides
         itself.
     crystal : Crystal, optional
-        The reference lattice, for ``"periodic"``.
+        The reference lattice, for ``"periodic"`` and ``"embedded"``.
     executor : optional
         None: blocks one after the other. Number of worker processes, or an executor
         (:class:`~ase_qmmm.parallel.TaskPool`): blocks at the same time.
@@ -110,11 +121,7 @@ class DivideAndConquer:
         self.block = check_positive("block", block, "Å")
         self.skin = check_positive("skin", skin, "Å", zero=True)
         if isinstance(boundary, str):
-            if boundary not in ("open", "periodic"):
-                raise ValueError(f"boundary: got {boundary!r}, expected 'open' or 'periodic', or a Boundary")
-            if boundary == "periodic" and crystal is None:
-                raise ValueError("crystal: boundary='periodic' needs the reference lattice, give crystal=")
-            boundary = OpenBoundary() if crystal is None or boundary == "open" else PeriodicBoundary(crystal)
+            boundary = _boundary(boundary, crystal)
         elif not callable(getattr(boundary, "carver", None)):
             raise TypeError(f"boundary: got {boundary!r}, expected 'open', 'periodic' or a Boundary")
         self.boundary: Boundary = boundary
@@ -191,6 +198,9 @@ class DivideAndConquer:
         return plan
 
 
+Group = tuple[BlockCluster, np.ndarray, np.ndarray]
+
+
 @dataclass
 class Plan:
     """Blocks and clusters of one structure, made as they are needed."""
@@ -228,12 +238,12 @@ class Plan:
         moved = moved - moved.mean(axis=0)
         return bool(np.einsum("nc,nc->n", moved, moved).max() <= skin**2)
 
-    def groups(self, weights: np.ndarray) -> list[tuple[BlockCluster, np.ndarray, np.ndarray]]:
+    def groups(self, weights: np.ndarray) -> list[Group]:
         """Clusters to evaluate, with the places and the atoms whose site energies each of them gives.
 
         Blocks whose cluster is the whole system share one evaluation.
         """
-        groups: list[tuple[BlockCluster, np.ndarray, np.ndarray]] = []
+        groups: list[Group] = []
         whole: list[np.ndarray] = []
         for number, block in enumerate(self.carver.blocks):
             if not weights[block].any():
@@ -276,7 +286,7 @@ def _bare(atoms: Atoms) -> Atoms:
 
 def _sum(
     results: list[SiteResult],
-    groups: list[tuple[BlockCluster, np.ndarray, np.ndarray]],
+    groups: list[Group],
     weights: np.ndarray,
     n: int,
 ) -> SiteResult:

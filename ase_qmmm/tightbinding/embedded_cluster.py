@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .calculator import TightBinding
     from .embedding import Embedded
 
-__all__ = ["EmbeddedCluster", "embed"]
+__all__ = ["EmbeddedCluster", "embed", "site_labels"]
 
 log = logging.getLogger(__name__)
 
@@ -133,26 +133,48 @@ def embed(
     solver: Embedded, calc: TightBinding, atoms: Atoms, sites: np.ndarray, buffer: float
 ) -> list[EmbeddedCluster]:
     """Clusters around the atoms of the mask `sites`, with their self-energies."""
-    i, j = neighbour_pairs(atoms, buffer, "ij")
-    members = sites.copy()
-    members[j[sites[i]]] = True
-    labels = _labels(solver.reference, atoms)
+    labels = solver.labels(atoms)
+    i, j, S = neighbour_pairs(atoms, buffer if labels is None else calc.model.cutoff, "ijS")
+    if labels is not None:
+        # By the distances of lattice sites, so that translated clusters have the same shape however their
+        # atoms are displaced; couplings go by those of the atoms.
+        ideal = Atoms(numbers=atoms.numbers, positions=labels.positions, cell=atoms.cell, pbc=atoms.pbc)
+        pairs = neighbour_pairs(ideal, buffer + 1e-3, "ijS")
+        i, j, S = (np.concatenate(both) for both in zip((i, j, S), pairs, strict=True))
+    from_sites = sites[i]
+    i, j, S = i[from_sites], j[from_sites], S[from_sites]
     clusters = []
-    reach = 0.0
-    if isinstance(solver.reference, Crystal):
-        reach = 1.7 * solver.reference.nearest_neighbour_distance
-    for index, shifts, wrapped in connected_sets(atoms, np.flatnonzero(members), reach):
-        if not sites[index].any():
-            continue
-        order = np.argsort(index)
-        clusters.append(
-            _embed_one(solver, calc, atoms, sites, (index[order], shifts[order], wrapped & atoms.pbc), labels)
-        )
+    for own, shifts, wrapped in connected_sets(atoms, np.flatnonzero(sites), buffer):
+        piece = _with_buffer(len(atoms), own, shifts, wrapped & atoms.pbc, (i, j, S))
+        clusters.append(_embed_one(solver, calc, atoms, own, piece, labels))
     return clusters
 
 
-def _labels(reference: Crystal | Atoms, atoms: Atoms) -> Any:
-    """Sites of all atoms in the reference."""
+def _with_buffer(
+    n: int,
+    own: np.ndarray,
+    shifts: np.ndarray,
+    wrapped: np.ndarray,
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms asked for and their neighbours, their images (m, 3), and the axes along which images meet."""
+    place = np.full(n, -1)
+    place[own] = np.arange(len(own))
+    i, j, S = pairs
+    mine = place[i] >= 0
+    index = np.concatenate([own, j[mine]])
+    target = np.concatenate([shifts, shifts[place[i[mine]]] + S[mine]])
+    while True:
+        keys = np.unique(np.column_stack([index, np.where(wrapped, 0, target)]), axis=0)
+        twice = np.flatnonzero(keys[1:, 0] == keys[:-1, 0])
+        if not len(twice):
+            return keys[:, 0], keys[:, 1:], wrapped
+        # Two images of one atom: the cluster is periodic along the axes between them.
+        wrapped = wrapped | (keys[twice + 1, 1:] != keys[twice, 1:]).any(axis=0)
+
+
+def site_labels(reference: Crystal | Atoms, atoms: Atoms) -> Any:
+    """Lattice sites of all atoms in a reference crystal; of a reference geometry only the cell is checked."""
     if isinstance(reference, Crystal):
         match = reference.match(atoms, 1.2 * reference.nearest_neighbour_distance)
         found = lattice_sites(match, atoms)
@@ -162,9 +184,12 @@ def _labels(reference: Crystal | Atoms, atoms: Atoms) -> Any:
                 "dislocation give the atoms of its predictor as reference"
             )
         return found
-    from .embedding import check_cell
-
-    check_cell(reference, atoms)
+    if not np.array_equal(reference.pbc, atoms.pbc) or not np.allclose(
+        reference.cell.array[reference.pbc], atoms.cell.array[atoms.pbc], atol=1e-6
+    ):
+        raise StructureError(
+            "reference: its periodic cell differs from that of the atoms; give one in the same cell"
+        )
     return None
 
 
@@ -172,7 +197,7 @@ def _embed_one(
     solver: Embedded,
     calc: TightBinding,
     atoms: Atoms,
-    sites: np.ndarray,
+    own: np.ndarray,
     piece: tuple[np.ndarray, np.ndarray, np.ndarray],
     labels: Any,
 ) -> EmbeddedCluster:
@@ -206,13 +231,15 @@ def _embed_one(
         sizes = np.array([sum(2 * l + 1 for l in shells[s]) for s in range(len(shells))])
         first = np.concatenate([[0], np.cumsum(sizes[species])])
         kept, rows = _boundary_rows(found.boundary, filled, first, sizes[species])
-        sigma.append(np.ascontiguousarray(found.values[:, :, kept[:, None], kept]))
+        # A copy only where rows are dropped: blocks of a larger system share what they can.
+        same = len(kept) == found.values.shape[-1]
+        sigma.append(found.values if same else found.values[:, :, kept[:, None], kept])
         blocks = np.ix_(rows, rows)
         change = max(change, found.change)
     assert blocks is not None
     return EmbeddedCluster(
         index=index,
-        asked=sites[index],
+        asked=np.isin(index, own),
         passive=passive,
         anchors=atoms.positions[everyone].copy(),
         offsets=offsets,
@@ -466,7 +493,7 @@ def _cached(
         if path is not None:
             _save(path, found)
     solver.self_energies[name] = found
-    while len(solver.self_energies) > 8:
+    while len(solver.self_energies) > solver.keep:
         del solver.self_energies[next(iter(solver.self_energies))]
     return found
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import compare_atoms
 from scipy.linalg import inv
 
 from ..crystal import Crystal
-from ..errors import NumericsError, StructureError, check_positive, checked_keywords
+from ..errors import NumericsError, check_positive, checked_keywords
 from ..sites import SiteResult
-from .embedded_cluster import EmbeddedCluster, embed
+from .embedded_cluster import EmbeddedCluster, embed, site_labels
 from .matrices import PatternDensity
 from .poles import FermiPoles
 from .self_energy import SelfEnergy
@@ -99,7 +100,10 @@ class Embedded:
         self.cache = None if cache is None else Path(cache)
         #: Self-energies in memory, by the hash of what they depend on.
         self.self_energies: dict[str, SelfEnergy] = {}
-        self._kept: list[tuple[tuple[Any, ...], list[EmbeddedCluster]]] = []
+        #: Number of structures and sets of atoms of which the clusters are kept.
+        self.keep = 8
+        self._kept: dict[tuple[Any, ...], list[EmbeddedCluster]] = {}
+        self._labels: tuple[Atoms, Any] | None = None
 
     def __repr__(self) -> str:
         kind = repr(self.reference) if isinstance(self.reference, Crystal) else f"{len(self.reference)} atoms"
@@ -140,15 +144,21 @@ class Embedded:
             atoms.cell.array.tobytes(),
             atoms.pbc.tobytes(),
         )
-        for k, (known, clusters) in enumerate(self._kept):
-            if known == key and all(c.holds(atoms) for c in clusters):
-                self._kept.insert(0, self._kept.pop(k))
-                return clusters
-        clusters = embed(self, calc, atoms, sites, buffer)
-        self._kept = [(key, clusters), *[entry for entry in self._kept if entry[0] != key]][:8]
-        for c in clusters:
-            log.info("%r", c)
+        clusters = self._kept.pop(key, None)
+        if clusters is None or not all(c.holds(atoms) for c in clusters):
+            clusters = embed(self, calc, atoms, sites, buffer)
+            for c in clusters:
+                log.info("%r", c)
+        self._kept[key] = clusters
+        while len(self._kept) > self.keep:
+            del self._kept[next(iter(self._kept))]
         return clusters
+
+    def labels(self, atoms: Atoms) -> Any:
+        """Lattice sites of `atoms` in the reference crystal; None where the reference is a geometry."""
+        if self._labels is None or compare_atoms(self._labels[0], atoms):
+            self._labels = (atoms.copy(), site_labels(self.reference, atoms))
+        return self._labels[1]
 
     # -- evaluation -----------------------------------------------------------------------------------------
 
@@ -276,13 +286,3 @@ def _weighted(
     for b, (pairs, block) in enumerate(zip(matrices.groups, p_g.blocks, strict=True)):
         d_m.blocks[b] += block * ((site_weights[pairs.i] + site_weights[pairs.j]) / 2)[:, None, None]
     return d_h, d_m, p_g
-
-
-def check_cell(reference: Atoms, atoms: Atoms) -> None:
-    """Raise unless both have the same periodicity and periodic cell vectors."""
-    if not np.array_equal(reference.pbc, atoms.pbc) or not np.allclose(
-        reference.cell.array[reference.pbc], atoms.cell.array[atoms.pbc], atol=1e-6
-    ):
-        raise StructureError(
-            "reference: its periodic cell differs from that of the atoms; give one in the same cell"
-        )

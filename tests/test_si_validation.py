@@ -1,0 +1,81 @@
+"""examples/si_validation.py: silicon's elastic constants and vacancy against an independent implementation."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.units import GPa
+
+from ase_qmmm import Crystal, TightBinding
+from ase_qmmm.tightbinding import cauchy_born_derivatives
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "si_validation.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(SCRIPT))
+
+
+def test_elastic_constants_on_the_grid_of_the_anchors(nrl_reference):
+    """Exact derivatives against differences of the stress of an independent program, on its k-points."""
+    anchors = nrl_reference["si_anchors"]["elastic_GPa"]
+    calc, cell = TightBinding("nrl-Si-sp", kT=0.1), bulk("Si", a=anchors["a"])
+    for relaxed in (True, False):
+        c = cauchy_born_derivatives(
+            calc.with_options(mu=5.822),
+            Crystal(cell),
+            2,
+            relaxed=relaxed,
+            fixed_number=True,
+            kpts={"size": (6, 6, 6)},
+            error=1e-8,
+        )
+        constants = c.elastic_constants() / GPa
+        name = "C44_relaxed" if relaxed else "C44_unrelaxed"
+        print(constants[0, 0, 0, 0], constants[0, 0, 1, 1], constants[1, 2, 1, 2])
+        assert constants[0, 0, 0, 0] == pytest.approx(anchors["C11"], rel=2e-3)
+        assert constants[0, 0, 1, 1] == pytest.approx(anchors["C12"], rel=2e-3)
+        assert constants[1, 2, 1, 2] == pytest.approx(anchors[name], rel=2e-3)
+
+
+def test_elastic_constants_of_the_script(script, silicon_qm, silicon_crystal, nrl_reference):
+    """Converged in k-points; the anchors are those of 6x6x6, up to 0.6 % from it."""
+    anchors = nrl_reference["si_anchors"]["elastic_GPa"]
+    got = script["elastic_constants"](silicon_qm, silicon_crystal, 1e-8)
+    for name, anchor in (
+        ("B", "B"),
+        ("C11", "C11"),
+        ("C12", "C12"),
+        ("C44", "C44_relaxed"),
+        ("C44, sublattices not relaxed", "C44_unrelaxed"),
+    ):
+        assert got[f"{name} (GPa)"] == pytest.approx(anchors[anchor], rel=6e-3)
+
+
+def test_unrelaxed_vacancy(script, nrl_reference):
+    """Formation energy from band energies, at the lattice constant and the k-points of the anchor."""
+    anchor = nrl_reference["si_anchors"]["vacancy_unrelaxed_64_k222_MP"]
+    whole, atoms, neighbours = script["vacancy"](Crystal(bulk("Si", a=5.42635)), 2)
+    assert len(whole) == 64
+    distances = script["neighbour_distances"](atoms, neighbours)
+    assert distances == pytest.approx([5.42635 / 2**0.5] * 6)
+    calc = TightBinding("nrl-Si-sp", kT=0.1, kpts={"size": (2, 2, 2)}, energy="band")
+    assert script["formation_energy"](whole, atoms, calc) == pytest.approx(anchor["Ef"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_relaxed_vacancy(script, capsys):
+    """A smeared vacancy keeps its symmetry: relaxed from a paired start, it comes back to the same one."""
+    rows = script["main"](["--sites", "2"])
+    printed = capsys.readouterr().out
+    assert "Phys. Rev. B 62, 4477" in printed
+    assert rows["64 paired"] == pytest.approx(rows["64 Td"], abs=1e-3)
+    # Numbers of this package; with two k-points per direction, docs/models.md.
+    assert rows["64 unrelaxed"] == pytest.approx(4.368, abs=2e-3)
+    assert rows["64 Td"] == pytest.approx(3.816, abs=2e-3)
+    assert np.isclose(rows["a (Å)"], 5.4264, atol=1e-4)

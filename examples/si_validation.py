@@ -1,7 +1,8 @@
-"""Silicon in tight binding beside experiment and density functional theory: elastic constants and the vacancy.
+"""Elastic constants and vacancy of silicon in tight binding, beside experiment and density functional theory.
 
-Elastic constants are exact derivatives at the crystal. The vacancy is neutral, in cubic cells of 64 and 216 sites
-at the lattice constant of the model; its formation energy is E(N - 1) - (N - 1) / N E(N) on the same k-points.
+Elastic constants are exact derivatives at the crystal. The vacancy is neutral, in cubic cells of 64 and 216
+sites at the lattice constant of the model; its formation energy is E(N - 1) - (N - 1) / N E(N), both energies on
+the same k-points.
 """
 
 import argparse
@@ -27,14 +28,14 @@ BESIDE = {
     "vacancy, relaxed, lowest (eV)": ("4.0 [5]", "3.67 [3], 3.6 [4], 3.46 [6]"),
 }
 SOURCES = """\
-[1] M. Levinshtein, S. Rumyantsev, M. Shur (eds.), Handbook Series on Semiconductor Parameters, as quoted by the
-    package solcore5 (material_data/Levinshtein/GroupIV.txt); B = (C11 + 2 C12) / 3
+[1] M. Levinshtein, S. Rumyantsev, M. Shur (eds.), Handbook Series on Semiconductor Parameters, as quoted by
+    the package solcore5 (material_data/Levinshtein/GroupIV.txt); B = (C11 + 2 C12) / 3
 [2] doi:10.1038/s41524-021-00559-9 (npj Comput. Mater. 7, 2021), table 1, column DFT; its vacancy: 3.67 eV
 [3] P. Seeberger, J. Vidal, EPJ Photovolt. 8, 85505 (2017), table 1: neutral, cells of 432 sites
 [4] J. L. Mercer et al., Modelling Simul. Mater. Sci. Eng. 6, 1 (1998), abstract
 [5] doi:10.1016/S0921-4526(01)00908-5 (Physica B 308, 1125, 2001), abstract: about 4.0, by quenching
 [6] Sholihun et al., Jpn. J. Appl. Phys. 54, 041301 (2015), abstract: cells of up to 1728 sites
-Not compared: the tables of the paper of the model itself, N. Bernstein et al., Phys. Rev. B 62, 4477 (2000)."""
+Not compared: the tables of the model's own paper, N. Bernstein et al., Phys. Rev. B 62, 4477 (2000)."""
 
 
 def elastic_constants(calc: TightBinding, crystal: Crystal, error: float = 1e-9) -> dict[str, float]:

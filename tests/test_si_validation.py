@@ -1,4 +1,4 @@
-"""examples/si_validation.py: silicon's elastic constants and vacancy against an independent implementation."""
+"""examples/si_validation.py: elastic constants and vacancy against an independent implementation."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ def script():
 
 
 def test_elastic_constants_on_the_grid_of_the_anchors(nrl_reference):
-    """Exact derivatives against differences of the stress of an independent program, on its k-points."""
+    """Exact derivatives against differences of the stress of an independent program, on its k-points.
+
+    Not the relaxed C44: a shifted grid of the primitive cell breaks the symmetry, and the basis feels a force.
+    """
     anchors = nrl_reference["si_anchors"]["elastic_GPa"]
-    calc, cell = TightBinding("nrl-Si-sp", kT=0.1), bulk("Si", a=anchors["a"])
-    for relaxed in (True, False):
-        c = cauchy_born_derivatives(
-            calc.with_options(mu=5.822),
+    cell = bulk("Si", a=anchors["a"])
+    constants = (
+        cauchy_born_derivatives(
+            TightBinding("nrl-Si-sp", kT=0.1, mu=5.822),
             Crystal(cell),
             2,
-            relaxed=relaxed,
             fixed_number=True,
             kpts={"size": (6, 6, 6)},
             error=1e-8,
-        )
-        constants = c.elastic_constants() / GPa
-        name = "C44_relaxed" if relaxed else "C44_unrelaxed"
-        print(constants[0, 0, 0, 0], constants[0, 0, 1, 1], constants[1, 2, 1, 2])
-        assert constants[0, 0, 0, 0] == pytest.approx(anchors["C11"], rel=2e-3)
-        assert constants[0, 0, 1, 1] == pytest.approx(anchors["C12"], rel=2e-3)
-        assert constants[1, 2, 1, 2] == pytest.approx(anchors[name], rel=2e-3)
+        ).elastic_constants()
+        / GPa
+    )
+    # The anchors are those of the band energy over finite strains.
+    assert constants[0, 0, 0, 0] == pytest.approx(anchors["C11"], rel=3e-3)
+    assert constants[0, 0, 1, 1] == pytest.approx(anchors["C12"], rel=3e-3)
+    assert constants[1, 2, 1, 2] == pytest.approx(anchors["C44_unrelaxed"], rel=3e-3)
 
 
 def test_elastic_constants_of_the_script(script, silicon_qm, silicon_crystal, nrl_reference):
-    """Converged in k-points; the anchors are those of 6x6x6, up to 0.6 % from it."""
+    """Converged in k-points and at a fixed chemical potential; the anchors are up to 0.6 % from it."""
     anchors = nrl_reference["si_anchors"]["elastic_GPa"]
     got = script["elastic_constants"](silicon_qm, silicon_crystal, 1e-8)
     for name, anchor in (
@@ -70,7 +72,7 @@ def test_unrelaxed_vacancy(script, nrl_reference):
 
 @pytest.mark.slow
 def test_relaxed_vacancy(script, capsys):
-    """A smeared vacancy keeps its symmetry: relaxed from a paired start, it comes back to the same one."""
+    """At this electronic temperature the vacancy is symmetric: from a paired start it comes back to Td."""
     rows = script["main"](["--sites", "2"])
     printed = capsys.readouterr().out
     assert "Phys. Rev. B 62, 4477" in printed

@@ -1,8 +1,8 @@
 """Elastic constants and vacancy of silicon in tight binding, beside experiment and density functional theory.
 
 Elastic constants are exact derivatives at the crystal. The vacancy is neutral, in cubic cells of 64 and 216
-sites at the lattice constant of the model; its formation energy is E(N - 1) - (N - 1) / N E(N), both energies on
-the same k-points.
+sites at the lattice constant of the model; its formation energy is E(N - 1) - (N - 1) / N E(N), both energies
+on the same k-points.
 """
 
 import argparse

@@ -24,7 +24,7 @@ def script():
 def test_elastic_constants_on_the_grid_of_the_anchors(nrl_reference):
     """Exact derivatives against differences of the stress of an independent program, on its k-points.
 
-    Not the relaxed C44: a shifted grid of the primitive cell breaks the symmetry, and the basis feels a force.
+    Not the relaxed C44: a shifted grid of the primitive cell breaks the symmetry, the basis feels a force.
     """
     anchors = nrl_reference["si_anchors"]["elastic_GPa"]
     cell = bulk("Si", a=anchors["a"])

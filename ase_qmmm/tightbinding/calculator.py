@@ -252,15 +252,24 @@ class TightBinding(SiteCalculator):
         return changes
 
     def force_constants(self, crystal: Crystal, cutoff: float, *, progress: bool = False) -> ForceConstants:
-        """Exact second derivatives of the energy at the infinite crystal within `cutoff` (Å).
+        """Second derivatives of the energy at the perfect crystal within `cutoff` (Å).
 
-        From first-order perturbation theory in a supercell that holds the stencils, with k-points that sample
-        30 Å along each direction, at the crystal's Fermi level unless `mu` was given. Energies of the
-        sites are grand potentials then.
+        Those of the grand potential at the crystal's Fermi level, unless `mu` was given, are exact and belong
+        to the infinite crystal (:func:`~ase_qmmm.tightbinding.force_derivatives`). Those of other energies
+        come from first-order perturbation theory in a supercell that holds the stencils, with k-points that
+        sample 30 Å, in which images of the displaced atom move along. Energies of the sites are grand
+        potentials in the first case.
         """
         bulk = self.for_crystal(crystal.unit_cell)
         if bulk.mu is None:
             bulk = bulk.with_options(mu=fermi_level(self, crystal), energy="grand")
+        energies = bulk.evaluate(crystal.unit_cell).energies
+        if bulk.kind == "grand":
+            from .derivatives import force_derivatives
+
+            found = force_derivatives(bulk, crystal, 1, cutoff, error=1e-8, progress=progress)
+            exact = [-np.moveaxis(tensor, 0, 1) for tensor in found.tensors[1]]
+            return ForceConstants(crystal, cutoff, exact, energies, repr(bulk))
 
         def force_changes(supercell: Atoms, displaced: list[int]) -> np.ndarray:
             grid = np.maximum(k_grid(supercell, RESPONSE_LENGTH), self._own_grid(supercell))
@@ -274,7 +283,6 @@ class TightBinding(SiteCalculator):
             return change.reshape(directions.shape)
 
         matrices = stencil_hessian(crystal, cutoff, force_changes)
-        energies = bulk.evaluate(crystal.unit_cell).energies
         return ForceConstants(crystal, cutoff, matrices, energies, repr(bulk))
 
     def calculate(

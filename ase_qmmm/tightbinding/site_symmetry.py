@@ -27,11 +27,11 @@ def spread(
             if done[image]:
                 continue
             done[image] = True
-            turned = turned(np.take(part, [k], axis=axis), op.rotation, kind, 3)
+            rotated = turned(np.take(part, [k], axis=axis), op.rotation, kind, 3)
             # Atom n of the tensor here is atom permutation[n] of its image.
             inverse = np.argsort(permutation)
-            turned = np.take(np.take(turned, inverse, axis=axis + 2), inverse, axis=axis + 4)
-            out[(slice(None),) * axis + (image,)] = turned[(slice(None),) * axis + (0,)]
+            rotated = np.take(np.take(rotated, inverse, axis=axis + 2), inverse, axis=axis + 4)
+            out[(slice(None),) * axis + (image,)] = rotated[(slice(None),) * axis + (0,)]
     return out
 
 

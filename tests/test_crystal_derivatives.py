@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -10,12 +12,15 @@ from helpers import assert_derivative, moved
 
 from ase_qmmm import Crystal, TightBinding, fermi_level
 from ase_qmmm.errors import StructureError
+from ase_qmmm.symmetry import space_group, stencil_permutation
 from ase_qmmm.tightbinding import Hamiltonian, force_derivatives, site_energy_derivatives
-from ase_qmmm.tightbinding.expansion import Expansion, repulsive_derivatives
+from ase_qmmm.tightbinding.expansion import Expansion, repulsive_derivatives, repulsive_fourth
+from ase_qmmm.tightbinding.fourth import fourth_derivatives
 from ase_qmmm.tightbinding.greens import CrystalMatrices
 from ase_qmmm.tightbinding.perturbation import Region
 from ase_qmmm.tightbinding.poles import fermi_poles
 from ase_qmmm.tightbinding.radial import exponential, half_cosine, leibniz, polynomial
+from ase_qmmm.tightbinding.site_symmetry import taken, turned
 from ase_qmmm.tightbinding.slater_koster import shell_channels
 from ase_qmmm.tightbinding.traces import Source
 
@@ -95,6 +100,7 @@ SYSTEMS = {
     "iron": (lambda: bulk("Fe"), "nrl-Fe-spd-spin", 8.0, 4, 2.5, 0),
     "tungsten": (lambda: bulk("W"), "nrl-W-spd", 10.0, 4, 2.8, 0),
 }
+CHAIN = (lambda: Atoms("Si", cell=[2.5, 0, 0], pbc=[True, False, False]), "nrl-Si-sp", 5.0, 5, 5.1, 0)
 # Of the poles: finding those for 1e-9 takes longer than these tests.
 ERROR = 1e-8
 FAST = ["silicon", "sheet", "salt"]
@@ -105,7 +111,7 @@ class Torus:
     """A region of the crystal that repeats after few cells, and the supercell that is the same thing."""
 
     def __init__(self, name, kind, order):
-        build, model, mu, n, radius, basis = SYSTEMS[name]
+        build, model, mu, n, radius, basis = CHAIN if name == "chain" else SYSTEMS[name]
         self.crystal = Crystal(build())
         self.calc = TightBinding(model, kT=0.1, mu=mu)
         grid = (n,) * len(self.crystal.lattice)
@@ -191,6 +197,48 @@ def test_third_order(name, kind, rng):
     assert np.abs(third[:, :, :, :2] - exchanged).max() < 1e-9 * np.abs(third).max()
 
 
+@pytest.mark.parametrize("name", FAST)
+def test_fourth_order(name, rng):
+    """Against differences of the slope along v; all orders of the indices, which are not treated alike."""
+    torus = Torus(name, "energy", 4)
+    pairs = [(0, 0), (0, 1), (1, 1)]
+    parts = sum(fourth_derivatives(part, pairs) for part in torus.parts)
+    corner = np.stack([parts[:, [0, 1]], np.stack([parts[:, 1].swapaxes(1, 2), parts[:, 2]], axis=1)], axis=1)
+    fourth = corner.transpose(0, 1, 3, 2, 4, 5, 6, 7, 8)  # source, m c, n d, q e, p f
+    u, v = rng.uniform(-1, 1, (2, len(torus.displaced), 3))
+    u[2:] = v[2:] = 0.0  # only two atoms are the first two indices
+    expected = np.einsum("smcndqepf,mc,nd,qe,pf->s", fourth, v[:2], u[:2], u, u)
+
+    def curvature(h):
+        """Differences of this are those of third order of the slope."""
+        return (torus.slope(u, v, 2 * h) - 2 * torus.slope(u, v, h)) / h**2
+
+    # Rounding of the slope, over the square of the smaller steps.
+    assert_derivative(curvature, expected, noise=1e-5, steps=np.array([0.1, 0.05, 0.02, 0.01, 3e-3]))
+    # Silicon at larger steps: pairs at 6.65 Å come within the range of the model, 6.61 Å.
+    step = 0.007 if name == "silicon" else 0.02
+    errors = [(curvature(h) - curvature(-h) - 2 * h * expected)[0] / (2 * h) for h in (step, step / 2)]
+    assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
+    assert abs(errors[1]) < 0.02 * abs(expected[0])
+    size = np.abs(fourth).max()
+    inner = fourth[:, :, :, :, :, :2, :, :2]  # all four indices at the two atoms
+    for order in itertools.permutations(range(4)):
+        axes = [0, *(axis for k in order for axis in (2 * k + 1, 2 * k + 2))]
+        assert np.abs(inner - inner.transpose(axes)).max() < 1e-9 * size
+
+
+def test_translation_of_fourth_order():
+    """All atoms of a periodic chain displaced together change nothing."""
+    torus = Torus("chain", "energy", 4)
+    assert len(torus.displaced) == len(torus.atoms)
+    pairs = [(4, m) for m in range(5)]  # the middle atom is the last
+    fourth = sum(fourth_derivatives(part, pairs) for part in torus.parts)[0]
+    size = np.abs(fourth).max()
+    assert np.abs(fourth.sum(axis=0)).max() < 1e-9 * size
+    assert np.abs(fourth.sum(axis=3)).max() < 1e-9 * size
+    assert np.abs(fourth.sum(axis=5)).max() < 1e-9 * size
+
+
 @pytest.mark.parametrize("kind", ["energy", "force"])
 def test_repulsion(kind, rng):
     """The middle atom and its neighbours in a crystal that does not notice its repetition."""
@@ -231,6 +279,14 @@ def test_repulsion(kind, rng):
         fit = np.polynomial.Polynomial.fit(steps, [energies(h, u) for h in steps], 8).convert().coef
         expected = [fit[1], 2 * fit[2], 6 * fit[3]]
         found = [float(v[0]) for v in values]
+        w = np.zeros_like(u)
+        w[-3:] = u[-3:]
+        fit = np.polynomial.Polynomial.fit(steps, [energies(h, w) for h in steps], 8).convert().coef
+        last = np.arange(region.n_displaced)[-3:]
+        pairs = [(int(a), int(b)) for a in last for b in last]
+        fourth = repulsive_fourth(region, pairs).reshape(3, 3, 3, 3, *w.shape, *w.shape)
+        expected.append(24 * fit[4])
+        found.append(float(np.einsum("mncdqepf,mc,nd,qe,pf", fourth, w[-3:], w[-3:], w, w, optimize=True)))
     else:
         only = np.zeros_like(u)
         only[-1] = middle
@@ -281,6 +337,30 @@ def test_orders_have_their_own_cutoffs_and_symmetry(silicon):
             picked = third[:, p][:, :, :, p][:, :, :, :, :, p] if lead else third[p][:, :, p][:, :, :, :, p]
             assert np.abs(turned - picked).max() < 1e-9 * np.abs(third).max()
     assert np.abs(rho[0]).max() > 0
+
+
+def test_fourth_order_of_both_atoms(silicon):
+    crystal, calc = silicon
+    with pytest.raises(ValueError, match=r"cutoff: the tensors for 5 Å at order 4 need 2 GB"):
+        site_energy_derivatives(calc, crystal, 4, 5.0, max_memory=1.0)
+    d = site_energy_derivatives(calc, crystal, 4, 2.4, margin=0.0, error=1e-4)
+    for basis in (0, 1):
+        fourth = d.tensors[4][basis]
+        size = np.abs(fourth).max()
+        for order in itertools.permutations(range(4)):
+            axes = [axis for k in order for axis in (2 * k, 2 * k + 1)]
+            assert np.abs(fourth - fourth.transpose(axes)).max() < 1e-12 * size
+        # Every operation that leaves the site where it is, of the whole point group.
+        own = [op for op in space_group(crystal) if op.sites[basis] == basis]
+        assert len(own) == 24
+        for op in own:
+            p = stencil_permutation(crystal, op, basis, 2.4)
+            image = turned(fourth, op.rotation, "energy", 4)
+            assert np.abs(image - taken(fourth, p, "energy", 4)).max() < 1e-6 * size
+    # Inversion through the bond centre maps one atom onto the other.
+    first, second = d.stencil(4, 0), d.stencil(4, 1)
+    p = np.linalg.norm(first[:, None] + second[None], axis=2).argmin(axis=1)
+    assert np.abs(d.tensors[4][0] - taken(d.tensors[4][1], p, "energy", 4)).max() < 1e-9 * size
 
 
 def test_equivalent_basis_atoms(silicon):
@@ -339,6 +419,8 @@ def test_arguments(silicon):
     crystal, calc = silicon
     with pytest.raises(ValueError, match="order: got 4"):
         force_derivatives(calc, crystal, 4)
+    with pytest.raises(ValueError, match="order: got 5, expected 1, 2, 3 or 4"):
+        site_energy_derivatives(calc, crystal, 5)
     with pytest.raises(ValueError, match="2 radii for 3 orders"):
         force_derivatives(calc, crystal, 3, (5.0, 4.0))
     with pytest.raises(ValueError, match="cutoff"):

@@ -1,4 +1,4 @@
-"""Exact derivatives of site energies and forces at the perfect crystal, up to third order.
+"""Exact derivatives of site energies and forces at the perfect crystal.
 
 At a fixed chemical potential the grand potential of the infinite crystal is
 ``-sum_q 2 Re[rho_q log det K(z_q)]`` with ``K = z M - H`` and the poles of the Fermi function. Its
@@ -19,10 +19,12 @@ from ..crystal import Crystal
 from ..errors import check_positive
 from ..symmetry import Operation, space_group, stencil_permutation
 from .calculator import TightBinding, fermi_level, k_grid
-from .expansion import Expansion, repulsive_derivatives
+from .expansion import Expansion, repulsive_derivatives, repulsive_fourth
+from .fourth import fourth_derivatives
 from .greens import CrystalMatrices
 from .perturbation import Region
 from .poles import fermi_poles
+from .site_symmetry import inequivalent_pairs, spread, spread_pairs, symmetrised, taken, turned
 from .traces import Source
 
 __all__ = ["CrystalDerivatives", "force_derivatives", "site_energy_derivatives"]
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 # The crystal repeats after the extent of a region and so much more (Å): derivatives of silicon are right to
 # 1e-7 then (docs/derivatives.md).
 MARGIN = 40.0
+# GB of the tensors: fourth order with the 28 neighbours of silicon within 5 Å, just.
+MAX_MEMORY = 4.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,12 @@ def site_energy_derivatives(
     error: float = 1e-9,
     margin: float = MARGIN,
     progress: bool = False,
+    max_memory: float = MAX_MEMORY,
 ) -> CrystalDerivatives:
-    """Exact derivatives ``d^j V``, j = 1 .. `order` (at most 3), of the site energies at the perfect crystal.
+    """Exact derivatives ``d^j V``, j = 1 .. `order` (at most 4), of the site energies at the perfect crystal.
 
-    At a fixed chemical potential, that of `calc` or of the crystal; energies are grand potentials.
+    At a fixed chemical potential, that of `calc` or of the crystal; energies are grand potentials. The fourth
+    order is slow and large, with ``(3 s)^4`` numbers for s neighbours: for one or two shells of them.
 
     Parameters
     ----------
@@ -102,6 +108,8 @@ def site_energy_derivatives(
         the default, which is for a gap.
     progress : bool
         Show a progress bar.
+    max_memory : float
+        GB (1e9 bytes) that the tensors may take, with the copies made of the largest.
 
     Returns
     -------
@@ -110,13 +118,14 @@ def site_energy_derivatives(
     Raises
     ------
     ValueError
-        `order` or `cutoff` out of range; `calc` with another energy than the grand potential.
+        `order` or `cutoff` out of range; `calc` with another energy than the grand potential; tensors of more
+        than `max_memory`.
 
     References
     ----------
     H. Chen and C. Ortner, Multiscale Model. Simul. 15, 184 (2017), eqs. (12), (13), theorem 3.1.
     """
-    return _derivatives("energy", calc, crystal, order, cutoff, error, margin, progress)
+    return _derivatives("energy", calc, crystal, order, cutoff, error, margin, progress, max_memory)
 
 
 def force_derivatives(
@@ -128,6 +137,7 @@ def force_derivatives(
     error: float = 1e-9,
     margin: float = MARGIN,
     progress: bool = False,
+    max_memory: float = MAX_MEMORY,
 ) -> CrystalDerivatives:
     """Exact derivatives ``d^j F``, j = 1 .. `order` (at most 3), of the forces at the perfect crystal.
 
@@ -138,7 +148,7 @@ def force_derivatives(
     ----------
     H. Chen and C. Ortner, Multiscale Model. Simul. 15, 184 (2017), eqs. (15), (16), theorem 3.2.
     """
-    return _derivatives("force", calc, crystal, order, cutoff, error, margin, progress)
+    return _derivatives("force", calc, crystal, order, cutoff, error, margin, progress, max_memory)
 
 
 def _derivatives(
@@ -150,15 +160,18 @@ def _derivatives(
     error: float,
     margin: float,
     progress: bool,
+    max_memory: float,
 ) -> CrystalDerivatives:
-    if order not in (1, 2, 3):
-        raise ValueError(f"order: got {order!r}, expected 1, 2 or 3")
+    # Forces of fourth order would need matrix elements differentiated five times.
+    if order not in ((1, 2, 3, 4) if kind == "energy" else (1, 2, 3)):
+        raise ValueError(f"order: got {order!r}, expected 1, 2{', 3 or 4' if kind == 'energy' else ' or 3'}")
     radii = [float(x) for x in np.atleast_1d(np.asarray(cutoff, dtype=float))]
     radii = radii * order if len(radii) == 1 else radii
     if len(radii) != order:
         raise ValueError(f"cutoff: got {len(radii)} radii for {order} orders; give one, or one per order")
     cutoffs = {j: check_positive("cutoff", r, "Å") for j, r in enumerate(radii, start=1)}
     check_positive("margin", margin, "Å", zero=True)
+    _check_memory(kind, crystal, cutoffs, check_positive("max_memory", max_memory, "GB"))
     calc = at_fermi_level(calc, crystal)
     assert calc.mu is not None
     group = space_group(crystal)
@@ -166,6 +179,21 @@ def _derivatives(
     for j, radius in cutoffs.items():
         tensors[j] = _all_sites(kind, calc, crystal, j, radius, group, error, margin, progress)
     return CrystalDerivatives(crystal, kind, cutoffs, tensors, calc.mu, calc.kT, repr(calc))
+
+
+def _check_memory(kind: str, crystal: Crystal, cutoffs: dict[int, float], limit: float) -> None:
+    """Refuse tensors that do not fit before anything is computed."""
+    sizes = []
+    for j, radius in cutoffs.items():
+        neighbours = [len(crystal.stencil(b, radius)) for b in range(crystal.n_basis)]
+        sizes.append([8e-9 * (3.0 * s) ** j * (3 if kind == "force" else 1) for s in neighbours])
+    # Symmetrising and turning a tensor take up to three copies of it.
+    needed = sum(map(sum, sizes)) + 3 * max(map(max, sizes))
+    if needed > limit:
+        raise ValueError(
+            f"cutoff: the tensors for {cutoffs[len(cutoffs)]:g} Å at order {len(cutoffs)} need "
+            f"{needed:.3g} GB, more than max_memory = {limit:g} GB"
+        )
 
 
 def at_fermi_level(calc: TightBinding, crystal: Crystal) -> TightBinding:
@@ -198,8 +226,8 @@ def _all_sites(
             # The operation maps this atom onto one done before; the tensor comes back by its inverse.
             there = out[int(source.sites[basis])]
             permutation = stencil_permutation(crystal, source, basis, cutoff)
-            picked = _take(there, permutation, kind, order)
-            out[basis] = _turned(picked, source.rotation.T, kind, order)
+            picked = taken(there, permutation, kind, order)
+            out[basis] = turned(picked, source.rotation.T, kind, order)
             continue
         own = [op for op in group if op.sites[basis] == basis]
         out[basis] = _one_site(kind, calc, crystal, basis, order, cutoff, own, error, margin, progress)
@@ -224,6 +252,7 @@ def _one_site(
     grid = tuple(int(n) for n in k_grid(crystal.unit_cell, extent)[crystal.unit_cell.pbc])
     permutations = [stencil_permutation(crystal, op, basis, cutoff) for op in own]
     chosen = np.unique(np.min(permutations, axis=0))
+    pairs = inequivalent_pairs(permutations) if order == 4 else []
     total = np.zeros(1)
     for spin in range(model.n_spin):
         matrices = CrystalMatrices(model, crystal, grid, spin)
@@ -236,58 +265,27 @@ def _one_site(
             sources, residues = [Source(region, displacements=((0, c),)) for c in range(3)], poles.occupation
         expansion = Expansion(region, matrices, poles, sources, 2 / model.n_spin * residues, progress)
         total = total + (
-            expansion.first() if order == 1 else expansion.second() if order == 2 else expansion.third(chosen)
+            expansion.first()
+            if order == 1
+            else expansion.second()
+            if order == 2
+            else expansion.third(chosen)
+            if order == 3
+            else fourth_derivatives(expansion, pairs)
         )
-    if model.repulsive:
+    if model.repulsive and order == 4:
+        total = total + repulsive_fourth(region, pairs)
+    elif model.repulsive:
         total = total + repulsive_derivatives(region, kind, order, chosen)
     if kind == "energy":
         total = total[0]
     if order == 3:
-        total = _spread(total, chosen, own, permutations, kind)
+        total = spread(total, chosen, own, permutations, kind)
         # Exact for each order of the indices; the mean makes them equal to the last digit.
         axes = 1 if kind == "force" else 0
         shift = np.moveaxis(total, (axes, axes + 1), (axes + 2, axes + 3))
         last = np.moveaxis(total, (axes, axes + 1), (axes + 4, axes + 5))
         total = (total + shift + last) / 3
+    if order == 4:
+        total = symmetrised(spread_pairs(total, pairs, own, permutations))
     return total
-
-
-def _spread(
-    part: np.ndarray, chosen: np.ndarray, own: list[Operation], permutations: list[np.ndarray], kind: str
-) -> np.ndarray:
-    """A tensor known for some atoms as the first index, for all atoms by the operations of the site."""
-    axis = 1 if kind == "force" else 0
-    size = len(permutations[0])
-    shape = list(part.shape)
-    shape[axis] = size
-    out = np.zeros(shape)
-    done = np.zeros(size, dtype=bool)
-    for op, permutation in zip(own, permutations, strict=True):
-        for k, m in enumerate(chosen):
-            image = int(permutation[m])
-            if done[image]:
-                continue
-            done[image] = True
-            turned = _turned(np.take(part, [k], axis=axis), op.rotation, kind, 3)
-            # Atom n of the tensor here is atom permutation[n] of its image.
-            inverse = np.argsort(permutation)
-            turned = np.take(np.take(turned, inverse, axis=axis + 2), inverse, axis=axis + 4)
-            out[(slice(None),) * axis + (image,)] = turned[(slice(None),) * axis + (0,)]
-    return out
-
-
-def _turned(tensor: np.ndarray, rotation: np.ndarray, kind: str, order: int) -> np.ndarray:
-    """All Cartesian indices turned by a rotation."""
-    axes = [0] if kind == "force" else []
-    axes += [len(axes) + 2 * k + 1 for k in range(order)]
-    for axis in axes:
-        tensor = np.moveaxis(np.tensordot(rotation, tensor, axes=(1, axis)), 0, axis)
-    return tensor
-
-
-def _take(tensor: np.ndarray, index: np.ndarray, kind: str, order: int) -> np.ndarray:
-    """Atoms of all indices picked by `index`."""
-    first = 1 if kind == "force" else 0
-    for k in range(order):
-        tensor = np.take(tensor, index, axis=first + 2 * k)
-    return tensor

@@ -13,7 +13,7 @@ from .perturbation import Region
 from .poles import FermiPoles
 from .traces import Pattern, Source, Symmetric, bilinear, double_sandwich, sandwich
 
-__all__ = ["Expansion", "repulsive_derivatives"]
+__all__ = ["Expansion", "repulsive_derivatives", "repulsive_fourth"]
 
 
 class Expansion:
@@ -35,7 +35,8 @@ class Expansion:
         self.residues = residues
         self.progress = progress
 
-    def _resolvents(self) -> Iterator[tuple[Symmetric, complex, complex]]:
+    def resolvents(self) -> Iterator[tuple[Symmetric, complex, complex]]:
+        """G, pole and residue."""
         region = self.region
         terms = zip(self.poles.poles, self.residues, strict=True)
         bar = tqdm(
@@ -50,7 +51,7 @@ class Expansion:
         region, base = self.region, Source(self.region)
         density = Pattern(region)
         singles = [Pattern(region) for _ in self.sources]
-        for g, z, rho in self._resolvents():
+        for g, z, rho in self.resolvents():
             density.add(g, rho, z)
             for single, source in zip(singles, self.sources, strict=True):
                 single.add(sandwich(g, source, z), rho, z)
@@ -65,7 +66,7 @@ class Expansion:
         singles = [Pattern(region) for _ in self.sources]
         n = region.n_displaced
         out = np.zeros((len(self.sources), n, 3, n, 3))
-        for g, z, rho in self._resolvents():
+        for g, z, rho in self.resolvents():
             density.add(g, rho, z)
             rows = (base.family.rows(z), base.family.diagonal)
             for k, (single, source) in enumerate(zip(singles, self.sources, strict=True)):
@@ -96,7 +97,7 @@ class Expansion:
             summed: np.ndarray = x + x.transpose(2, 3, 0, 1)
             return summed
 
-        for g, z, rho in self._resolvents():
+        for g, z, rho in self.resolvents():
             density.add(g, rho, z)
             base_rows = (base.family.rows(z), base.family.diagonal)
             singles = [sandwich(g, s, z) for s in self.sources]
@@ -148,3 +149,16 @@ def repulsive_derivatives(region: Region, kind: str, order: int, chosen: np.ndar
     out = np.array([[Onsite(region, (*f, step), True).second(weights) for step in steps] for f in fixed])
     shaped: np.ndarray = sign * out.reshape(len(fixed), len(chosen), 3, *out.shape[2:])
     return shaped
+
+
+def repulsive_fourth(region: Region, pairs: list[tuple[int, int]]) -> np.ndarray:
+    """That of the site energy in the shape of :func:`~ase_qmmm.tightbinding.fourth.fourth_derivatives`."""
+    weights = np.zeros(region.n_sites)
+    weights[0] = 1.0
+    out = []
+    for pair in pairs:
+        a, b = (int(site) for site in region.displaced[list(pair)])
+        steps = [((a, x), (b, y)) for x in range(3) for y in range(3)]
+        out.append([Onsite(region, both, True).second(weights) for both in steps])
+    shape = (1, len(pairs), 3, 3, *(region.n_displaced, 3) * 2)
+    return np.array(out).reshape(shape)

@@ -20,7 +20,7 @@ from scipy.sparse import coo_array, csr_array
 from .pair_tables import Family, Onsite, PairTable
 from .perturbation import Region
 
-__all__ = ["Pattern", "Source", "Symmetric", "bilinear", "double_sandwich", "sandwich"]
+__all__ = ["Operators", "Pattern", "Source", "Symmetric", "bilinear", "double_sandwich", "sandwich"]
 
 
 class Source:
@@ -177,6 +177,10 @@ class Symmetric:
                     product += (rows @ vt.T) @ u.T
             self._products[key] = (rows, product)
         return self._products[key][1]
+
+    def forget_all_but(self, rows: csr_array) -> None:
+        """Drop the products kept with other rows."""
+        self._products = {k: v for k, v in self._products.items() if k == id(rows)}
 
     def between(self, left: csr_array, right: csr_array) -> np.ndarray:
         """``R X R'^T``, the sparser rows last; kept where both are the same."""

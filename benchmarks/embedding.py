@@ -121,7 +121,7 @@ def vacancy_case():
 
 
 def dislocation_case():
-    # Elastic constants of nrl-Si-sp (GPa), from docs/tight_binding.md; matscipy's linear elastic predictor.
+    # Round elastic constants (GPa): any plausible core will do as reference, and no force is relaxed here.
     dislocation = DiamondGlideScrew(A0, C11=149.0, C12=70.0, C44=76.0, symbol="Si")
     perfect, predictor = dislocation.build_cylinder(22.0)[:2]
     predictor.pbc = (False, False, True)

@@ -22,7 +22,7 @@ __all__ = [
     "band_structure",
     "bulk_kpoints",
     "checked_inputs",
-    "spin_channels",
+    "spins_of",
 ]
 
 # Levels (eV) that agree this well are the same one.
@@ -253,13 +253,13 @@ def _apart(k: np.ndarray, kpoints: np.ndarray) -> np.ndarray:
     return largest
 
 
-def spin_channels(states: list[States]) -> list[int]:
+def spins_of(states: list[States]) -> list[int]:
     """The spin channels that occur."""
     return sorted({s.spin for s in states})
 
 
 def _levels(states: list[States]) -> tuple[np.ndarray, np.ndarray]:
     """k-points (k, 3) and levels (n_spin, k, N)."""
-    channels = [[s for s in states if s.spin == spin] for spin in spin_channels(states)]
+    channels = [[s for s in states if s.spin == spin] for spin in spins_of(states)]
     kpoints = np.concatenate([s.kpoints for s in channels[0]])
     return kpoints, np.array([np.concatenate([s.levels for s in mine]) for mine in channels])

@@ -11,7 +11,7 @@ from ase.spectrum.dosdata import RawDOSData
 
 from ..crystal import Crystal
 from ..errors import check_positive, checked_keywords
-from .bands import bulk_kpoints, checked_inputs, spin_channels
+from .bands import bulk_kpoints, checked_inputs, spins_of
 from .calculator import TightBinding
 from .matrices import Matrices, build_matrices
 from .spectrum import States
@@ -86,7 +86,7 @@ def density_of_states(
     matrices = build_matrices(calc.model, cell, order=0)
     states = calc._states(cell, bulk_kpoints(calc, cell) if kpts is None else kpts)
     labels = _orbital_labels(matrices)
-    spins = spin_channels(states)
+    spins = spins_of(states)
     infos = [label | ({"spin": str(spin)} if len(spins) > 1 else {}) for spin in spins for label in labels]
     if on_grid:
         grid = _energy_grid(states, width, energies, npts)

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -16,17 +15,17 @@ from zipfile import BadZipFile
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import kpts2ndarray
-from scipy.spatial import cKDTree
 
 from ..components import connected_sets
 from ..crystal import Crystal
 from ..errors import StructureError
 from ..lattice_sites import lattice_sites
 from ..neighbours import neighbour_pairs, unwrap
+from .cluster_sites import crystal_sites, geometry_sites, near
 from .matrices import build_matrices
 from .poles import FermiPoles, fermi_poles
 from .repulsion import Repulsion
-from .self_energy import CrystalSites, GeometrySites, Reference, SelfEnergy
+from .self_energy import Reference, SelfEnergy
 from .spectrum import reduced_kpoints
 from .surroundings import ClusterMatrices
 
@@ -204,16 +203,16 @@ def _embed_one(
     index, shifts, wrapped = piece
     reach = calc.model.cutoff + 2 * SKIN
     placed = atoms.positions[index] + shifts @ atoms.cell.array
-    passive, passive_offsets = _near(atoms, index, shifts, wrapped, reach)
+    passive, passive_offsets = near(atoms, index, shifts, wrapped, reach)
     everyone = np.concatenate([index, passive])
     offsets = np.concatenate([shifts @ atoms.cell.array, passive_offsets])
     sub = Atoms(numbers=atoms.numbers[index], positions=placed, cell=atoms.cell, pbc=wrapped)
     # The points of the calculator, projected on the axes along which the cluster is periodic.
     kpoints, kweights = reduced_kpoints(kpts2ndarray(calc.kpts, atoms) * wrapped, sub)
     if isinstance(solver.reference, Crystal):
-        reference, filled = _crystal_sites(solver, atoms, index, placed, wrapped, labels, calc.model.cutoff)
+        reference, filled = crystal_sites(solver, atoms, index, placed, wrapped, labels, calc.model.cutoff)
     else:
-        reference, filled = _geometry_sites(solver, atoms, index, placed, wrapped, calc.model.cutoff)
+        reference, filled = geometry_sites(solver, atoms, index, placed, wrapped, calc.model.cutoff)
     sigma, change, blocks = [], 0.0, None
     poles = None
     for spin in range(calc.model.n_spin):
@@ -253,208 +252,6 @@ def _embed_one(
         boundary_block=blocks,
         skin=SKIN,
     )
-
-
-def _near(
-    atoms: Atoms, index: np.ndarray, shifts: np.ndarray, wrapped: np.ndarray, radius: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms (p,) within `radius` of a cluster and not in it, and the offsets (p, 3) of their images."""
-    place = np.full(len(atoms), -1)
-    place[index] = np.arange(len(index))
-    own = np.where(wrapped, 0, shifts)
-    i, j, S = neighbour_pairs(atoms, radius, "ijS")
-    from_cluster = place[i] >= 0
-    i, j, S = i[from_cluster], j[from_cluster], S[from_cluster]
-    target = np.where(wrapped, 0, own[place[i]] + S)
-    inside = (place[j] >= 0) & (target == own[np.maximum(place[j], 0)]).all(axis=1)
-    keys = np.unique(np.column_stack([j, target])[~inside], axis=0)
-    return keys[:, 0], keys[:, 1:] @ atoms.cell.array
-
-
-def _crystal_sites(
-    solver: Embedded,
-    atoms: Atoms,
-    index: np.ndarray,
-    placed: np.ndarray,
-    wrapped: np.ndarray,
-    labels: Any,
-    cutoff: float,
-) -> tuple[Reference, np.ndarray]:
-    """Sites of the cluster and of vacancies in it, and the cluster atom (or -1) on each."""
-    crystal = labels.crystal
-    on_site = np.flatnonzero(labels.basis[index] >= 0)
-    basis = labels.basis[index[on_site]]
-    inverse = np.linalg.pinv(labels.lattice)
-    moved = placed[on_site] - atoms.positions[index[on_site]]
-    cells = labels.cells[index[on_site]] + np.rint(moved @ inverse).astype(int)
-    # Vacant sites between atoms of the cluster, on the image next to it.
-    tree = cKDTree(placed)
-    near = 1.2 * crystal.nearest_neighbour_distance
-    if len(labels.vacant_basis):
-        for step in product((-1, 0, 1), repeat=len(labels.periods)):
-            vacant = labels.vacant_cells + np.array(step, dtype=int) @ labels.periods
-            positions = labels.site_positions(vacant, labels.vacant_basis)
-            counts = np.array([len(found) for found in tree.query_ball_point(positions, near)])
-            sizes = np.array([len(crystal.stencil(int(b), near)) for b in labels.vacant_basis])
-            between = counts > sizes / 2
-            cells = np.concatenate([cells, vacant[between]])
-            basis = np.concatenate([basis, labels.vacant_basis[between]])
-    filled = np.full(len(basis), -1)
-    filled[: len(on_site)] = on_site
-    # Sites in the order of the lattice: translated clusters share one self-energy.
-    order = np.lexsort((basis, *cells.T))
-    basis, cells, filled = basis[order], cells[order], filled[order]
-    unit_cell = crystal.unit_cell
-    unit_cell.positions = crystal.basis_positions @ labels.gradient.T
-    unit_cell.cell[unit_cell.pbc] = labels.lattice
-    unit_cell.cell[~unit_cell.pbc] = unit_cell.cell.array[~unit_cell.pbc] @ labels.gradient.T
-    deformed = Crystal(unit_cell)
-    axes = [int(a) for a in np.flatnonzero(wrapped)]
-    if len(axes) == len(labels.lattice):
-        raise StructureError(
-            f"atoms: the cluster of {len(index)} atoms meets its own images along every axis; embedding "
-            f"needs surroundings: take a cell with heights above {np.ptp(placed, axis=0).max():.0f} Å, or "
-            "solver='dense' with k-points"
-        )
-    periods = np.array([labels.periods[int(atoms.pbc[:a].sum())] for a in axes], dtype=int)
-    sites = _along_periods(deformed, basis, cells, periods, axes)
-    _check_strays(sites, placed, np.setdiff1d(np.arange(len(index)), on_site), index, labels, cutoff)
-    return sites, filled
-
-
-def _along_periods(
-    crystal: Crystal, basis: np.ndarray, cells: np.ndarray, periods: np.ndarray, axes: list[int]
-) -> CrystalSites:
-    """The same sites in a cell of the crystal that has the periods (p, d) among its lattice vectors."""
-    if not len(periods):
-        return CrystalSites(crystal, basis, cells)
-    d = len(crystal.lattice)
-    # Complete the periods with unit vectors to the smallest cell that they allow.
-    matrix = periods
-    for row in sorted(
-        np.eye(d, dtype=int).tolist(), key=lambda r: np.linalg.norm(np.array(r) @ crystal.lattice)
-    ):
-        grown = np.vstack([matrix, row])
-        if len(matrix) < d and np.linalg.matrix_rank(grown) == len(grown):
-            matrix = grown
-    inverse = np.linalg.inv(matrix)
-    box = np.abs(matrix).sum(axis=0)
-    steps = np.stack(np.meshgrid(*[np.arange(-b, b + 1) for b in box], indexing="ij"), -1).reshape(-1, d)
-    fractions = steps @ inverse
-    inside = ((fractions > -1e-9) & (fractions < 1 - 1e-9)).all(axis=1)
-    corners = steps[inside]
-    number = {tuple(c): k for k, c in enumerate(corners.tolist())}
-    n = crystal.n_basis
-    cell = crystal.unit_cell
-    grown_cell = Atoms(
-        numbers=np.tile(cell.numbers, len(corners)),
-        positions=(cell.positions[None] + (corners @ crystal.lattice)[:, None]).reshape(-1, 3),
-        cell=cell.cell,
-        pbc=cell.pbc,
-    )
-    grown_cell.cell[cell.pbc] = matrix @ crystal.lattice
-    turns = np.floor(cells @ inverse + 1e-9).astype(int)
-    rest = cells - turns @ matrix
-    corner = np.array([number[tuple(r)] for r in rest.tolist()], dtype=int)
-    periodic = tuple((k, axis) for k, axis in enumerate(axes))
-    return CrystalSites(Crystal(grown_cell), corner * n + basis, turns, periodic)
-
-
-def _check_strays(
-    sites: CrystalSites,
-    placed: np.ndarray,
-    strays: np.ndarray,
-    index: np.ndarray,
-    labels: Any,
-    cutoff: float,
-) -> None:
-    """Atoms on no site must not reach sites outside the cluster: the self-energy knows nothing of them."""
-    inverse = np.linalg.pinv(sites.crystal.lattice)
-    own = {(*map(int, c), int(b)) for c, b in zip(sites.folded(sites.cells), sites.basis, strict=True)}
-    offsets = sites.crystal.basis_positions
-    d = len(sites.crystal.lattice)
-    reach = np.ceil(cutoff * np.linalg.norm(inverse, axis=0)).astype(int) + 1
-    steps = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1).reshape(-1, d)
-    for atom in strays:
-        home = np.rint((placed[atom] - labels.origin) @ inverse).astype(int)
-        for b, offset in enumerate(offsets):
-            cells = home + steps
-            distance = np.linalg.norm(
-                cells @ sites.crystal.lattice + offset + labels.origin - placed[atom], axis=1
-            )
-            for c in sites.folded(cells[distance < cutoff]):
-                if (*map(int, c), b) not in own:
-                    raise StructureError(
-                        f"atoms: atom {index[atom]} sits on no site of the reference and is within "
-                        f"{cutoff:.2f} Å of atoms outside the embedded cluster; enlarge the buffer"
-                    )
-
-
-# An atom belongs to a site of a reference geometry if it is closer than this (Å).
-_SAME_SITE = 1.2
-
-
-def _geometry_sites(
-    solver: Embedded, atoms: Atoms, index: np.ndarray, placed: np.ndarray, wrapped: np.ndarray, cutoff: float
-) -> tuple[Reference, np.ndarray]:
-    """Sites of the cluster in a reference geometry, and the cluster atom on each."""
-    reference = solver.reference
-    assert isinstance(reference, Atoms)
-    n = len(atoms)
-    both = Atoms(
-        numbers=np.concatenate([atoms.numbers, reference.numbers]),
-        positions=np.concatenate([atoms.positions, reference.positions]),
-        cell=atoms.cell,
-        pbc=atoms.pbc,
-    )
-    i, j, d, S = neighbour_pairs(both, _SAME_SITE, "ijdS")
-    cross = (i < n) & (j >= n)
-    i, j, d, S = i[cross], j[cross] - n, d[cross], S[cross]
-    order = np.lexsort((d, i))
-    first = order[np.unique(i[order], return_index=True)[1]]
-    site = np.full(n, -1)
-    shift = np.zeros((n, 3), dtype=int)
-    site[i[first]], shift[i[first]] = j[first], S[first]
-    taken, times = np.unique(site[site >= 0], return_counts=True)
-    if (times > 1).any():
-        raise StructureError(f"reference: atom {taken[times > 1][0]} is the nearest one to several atoms")
-    # Sites without an atom are vacancies of the surroundings too.
-    kept = np.sort(taken)
-    renumber = np.full(len(reference), -1)
-    renumber[kept] = np.arange(len(kept))
-    occupied = reference[kept]
-    on_site = np.flatnonzero(site[index] >= 0)
-    own = renumber[site[index[on_site]]]
-    jumps = np.rint((placed[on_site] - atoms.positions[index[on_site]]) @ np.linalg.pinv(atoms.cell.array))
-    own_shifts = (shift[index[on_site]] + jumps).astype(int)
-    outside, outside_offsets = _near(occupied, own, own_shifts, wrapped, solver.depth)
-    if not len(outside):
-        raise StructureError(
-            "reference: no atom outside the cluster; the whole system is in it, use solver='dense'"
-        )
-    cell = occupied.cell.array
-    positions = np.concatenate(
-        [occupied.positions[own] + own_shifts @ cell, occupied.positions[outside] + outside_offsets]
-    )
-    inner = np.concatenate([own, outside])
-    inner_shifts = np.rint((positions - occupied.positions[inner]) @ np.linalg.pinv(cell)).astype(int)
-    passive, passive_offsets = _near(occupied, inner, inner_shifts, wrapped, cutoff)
-    sub = Atoms(
-        numbers=occupied.numbers[np.concatenate([inner, passive])],
-        positions=np.concatenate([positions, occupied.positions[passive] + passive_offsets]),
-        cell=cell,
-        pbc=wrapped,
-    )
-    strays = np.setdiff1d(np.arange(len(index)), on_site)
-    if len(strays):
-        distance = cKDTree(positions[len(own) :]).query(placed[strays])[0]
-        if distance.min() < cutoff:
-            atom = index[strays[int(np.argmin(distance))]]
-            raise StructureError(
-                f"atoms: atom {atom} sits on no site of the reference and is within {cutoff:.2f} Å of atoms "
-                "outside the embedded cluster; enlarge the buffer"
-            )
-    return GeometrySites(sub, len(own), len(outside)), on_site
 
 
 def _boundary_rows(

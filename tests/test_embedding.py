@@ -195,7 +195,9 @@ def test_vacancy_in_the_crystal():
     near = np.flatnonzero((distance > 0.1) & (distance < 2.5))
     del atoms[200]
     near = near - (near > 200)
-    expected = quantum().with_options(mu=5.4).evaluate(atoms).forces[near]
+    # At Gamma alone the dispersion of the gap level still moves these forces by 0.02 eV/Å.
+    dense = quantum(kpts={"size": (2, 2, 2), "gamma": True}).with_options(mu=5.4)
+    expected = dense.evaluate(atoms).forces[near]
     embedded = quantum(Embedded(crystal, buffer=8.0)).with_options(mu=5.4)
     forces = embedded.evaluate_sites(atoms, mask(atoms, *near))[1][near]
     assert np.linalg.norm(expected, axis=1).min() > 0.3
@@ -334,6 +336,7 @@ def test_perfect_tungsten():
     atoms = crystal.supercell(7, cubic=True)
     embedded = calc.with_options(mu=mu, energy="grand", solver=Embedded(crystal))
     energies, forces = embedded.evaluate_sites(atoms, mask(atoms, 5))
-    expected = calc.with_options(mu=mu, energy="grand", kpts=(12, 12, 12)).evaluate(crystal.unit_cell)
+    # 12 points per direction leave 3 meV, 24 leave 0.05 meV.
+    expected = calc.with_options(mu=mu, energy="grand", kpts=(32, 32, 32)).evaluate(crystal.unit_cell)
     assert np.abs(forces).max() < 1e-6
-    assert energies[5] == pytest.approx(expected.energies[0], abs=5e-4)
+    assert energies[5] == pytest.approx(expected.energies[0], abs=2e-4)

@@ -13,6 +13,7 @@ from helpers import assert_derivative, moved
 from ase_qmmm import Crystal, TightBinding, fermi_level
 from ase_qmmm.errors import StructureError
 from ase_qmmm.symmetry import space_group, stencil_permutation
+from ase_qmmm.taylor.site_symmetry import taken, turned
 from ase_qmmm.tightbinding import Hamiltonian, force_derivatives, site_energy_derivatives
 from ase_qmmm.tightbinding.expansion import Expansion, repulsive_derivatives, repulsive_fourth
 from ase_qmmm.tightbinding.fourth import fourth_derivatives
@@ -20,7 +21,6 @@ from ase_qmmm.tightbinding.greens import CrystalMatrices
 from ase_qmmm.tightbinding.perturbation import Region
 from ase_qmmm.tightbinding.poles import fermi_poles
 from ase_qmmm.tightbinding.radial import exponential, half_cosine, leibniz, polynomial
-from ase_qmmm.tightbinding.site_symmetry import taken, turned
 from ase_qmmm.tightbinding.slater_koster import shell_channels
 from ase_qmmm.tightbinding.traces import Source
 

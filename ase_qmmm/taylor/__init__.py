@@ -1,6 +1,7 @@
 """Far-field models by Taylor expansion about the crystal, from any quantum model."""
 
+from .crystal_derivatives import CrystalDerivatives
 from .force_constants import ForceConstants
 from .forces import TaylorForces
 
-__all__ = ["ForceConstants", "TaylorForces"]
+__all__ = ["CrystalDerivatives", "ForceConstants", "TaylorForces"]

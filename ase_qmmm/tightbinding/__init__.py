@@ -3,7 +3,7 @@
 from .bands import BandGap, band_gap, band_structure
 from .calculator import TightBinding, fermi_level
 from .cauchy_born import CauchyBornDerivatives, cauchy_born_derivatives
-from .derivatives import CrystalDerivatives, force_derivatives, site_energy_derivatives
+from .derivatives import force_derivatives, site_energy_derivatives
 from .divide_and_conquer import DivideAndConquer
 from .dos import density_of_states
 from .embedding import Embedded
@@ -16,7 +16,6 @@ from .toy import ToyModel
 __all__ = [
     "BandGap",
     "CauchyBornDerivatives",
-    "CrystalDerivatives",
     "DivideAndConquer",
     "Embedded",
     "Hamiltonian",

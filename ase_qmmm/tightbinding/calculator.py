@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ..crystal import Crystal
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
+from ..taylor.crystal_derivatives import CrystalDerivatives
 from ..taylor.force_constants import ForceConstants, stencil_hessian
 from . import dense
 from .hamiltonian import Hamiltonian
@@ -284,6 +286,22 @@ class TightBinding(SiteCalculator):
 
         matrices = stencil_hessian(crystal, cutoff, force_changes)
         return ForceConstants(crystal, cutoff, matrices, energies, repr(bulk))
+
+    def site_energy_derivatives(
+        self, crystal: Crystal, order: int = 2, cutoff: float | Sequence[float] = 5.0, **options: Any
+    ) -> CrystalDerivatives:
+        """Exact ``d^j V`` at the crystal, see :func:`~ase_qmmm.tightbinding.site_energy_derivatives`."""
+        from .derivatives import site_energy_derivatives
+
+        return site_energy_derivatives(self, crystal, order, cutoff, **options)
+
+    def force_derivatives(
+        self, crystal: Crystal, order: int = 2, cutoff: float | Sequence[float] = 5.0, **options: Any
+    ) -> CrystalDerivatives:
+        """Exact ``d^j F`` at the crystal, see :func:`~ase_qmmm.tightbinding.force_derivatives`."""
+        from .derivatives import force_derivatives
+
+        return force_derivatives(self, crystal, order, cutoff, **options)
 
     def calculate(
         self,

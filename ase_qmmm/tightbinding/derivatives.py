@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..crystal import Crystal
 from ..errors import check_positive
 from ..symmetry import Operation, space_group, stencil_permutation
+from ..taylor.crystal_derivatives import CrystalDerivatives
+from ..taylor.site_symmetry import inequivalent_pairs, spread, spread_pairs, symmetrised, taken, turned
 from .calculator import TightBinding, fermi_level, k_grid
 from .expansion import Expansion, repulsive_derivatives, repulsive_fourth
 from .fourth import fourth_derivatives
 from .greens import CrystalMatrices
 from .perturbation import Region
 from .poles import fermi_poles
-from .site_symmetry import inequivalent_pairs, spread, spread_pairs, symmetrised, taken, turned
 from .traces import Source
 
-__all__ = ["CrystalDerivatives", "force_derivatives", "site_energy_derivatives"]
+__all__ = ["force_derivatives", "site_energy_derivatives"]
 
 log = logging.getLogger(__name__)
 
@@ -36,46 +36,6 @@ log = logging.getLogger(__name__)
 MARGIN = 40.0
 # GB of the tensors: fourth order with the 28 neighbours of silicon within 5 Å, just.
 MAX_MEMORY = 4.0
-
-
-@dataclass(frozen=True)
-class CrystalDerivatives:
-    """Derivatives of the site energies, or of the forces, of a perfect crystal over its stencils.
-
-    With respect to the displacements ``g_rho = u(l + rho) - u(l)`` of the stencil vectors rho of basis atom
-    alpha (part 2 of the papers, eqs. (36) and (71)),
-
-        energy: d^j V_alpha / dg_rho,c dg_sigma,d ..,  shape (s, 3, s, 3, ..), eV/Å^j
-        force:  d^j F_alpha,b / dg_rho,c dg_sigma,d ..,  shape (3, s, 3, s, 3, ..), eV/Å^(j+1)
-
-    in the order of ``crystal.stencil(alpha, cutoffs[j])``. The derivative by u(l) itself follows from
-    translation.
-
-    Attributes
-    ----------
-    crystal : Crystal
-    kind : {"energy", "force"}
-    cutoffs : dict of int to float
-        Radius of the stencils by order (Å).
-    tensors : dict of int to list of ndarray
-        By order, one per basis atom.
-    mu, kT : float
-        Chemical potential and electronic temperature (eV).
-    label : str
-        The model they come from.
-    """
-
-    crystal: Crystal
-    kind: str
-    cutoffs: dict[int, float]
-    tensors: dict[int, list[np.ndarray]]
-    mu: float
-    kT: float
-    label: str
-
-    def stencil(self, order: int, basis: int) -> np.ndarray:
-        """Stencil vectors (s, 3) in Å of the tensors of one order."""
-        return self.crystal.stencil(basis, self.cutoffs[order])
 
 
 def site_energy_derivatives(
@@ -178,7 +138,8 @@ def _derivatives(
     tensors: dict[int, list[np.ndarray]] = {}
     for j, radius in cutoffs.items():
         tensors[j] = _all_sites(kind, calc, crystal, j, radius, group, error, margin, progress)
-    return CrystalDerivatives(crystal, kind, cutoffs, tensors, calc.mu, calc.kT, repr(calc))
+    energies = calc.for_crystal(crystal.unit_cell).evaluate(crystal.unit_cell).energies
+    return CrystalDerivatives(crystal, kind, cutoffs, tensors, energies, repr(calc))
 
 
 def _check_memory(kind: str, crystal: Crystal, cutoffs: dict[int, float], limit: float) -> None:

@@ -53,7 +53,8 @@ BALLS = [7.0, 8.0, 9.0, 10.0, 12.0]  # Å
 def vacancy(crystal, n, rng=None):
     """Cubic cell with the atom nearest its middle removed; rattled, less with distance, if rng is given."""
     atoms = crystal.supercell(n, cubic=True)
-    middle = int(np.argmin(np.linalg.norm(atoms.positions - atoms.cell.sum(axis=0) / 2, axis=1)))
+    distance = np.linalg.norm(atoms.positions - atoms.cell.sum(axis=0) / 2, axis=1)
+    middle = int(np.argmin(distance.round(6)))  # the first of several: not up to the last digit
     centre = atoms.positions[middle].copy()
     del atoms[middle]
     if rng is not None:

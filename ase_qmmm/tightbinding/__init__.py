@@ -1,8 +1,9 @@
 """Quantum model: tight-binding Hamiltonians, their spectra, and energies as sums over sites."""
 
+from ..taylor.cauchy_born import CauchyBornDerivatives
 from .bands import BandGap, band_gap, band_structure
 from .calculator import TightBinding, fermi_level
-from .cauchy_born import CauchyBornDerivatives, cauchy_born_derivatives
+from .cauchy_born import cauchy_born_derivatives
 from .derivatives import force_derivatives, site_energy_derivatives
 from .divide_and_conquer import DivideAndConquer
 from .dos import density_of_states

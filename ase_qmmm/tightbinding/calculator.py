@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ..crystal import Crystal
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
+from ..taylor.cauchy_born import CauchyBornDerivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives
 from ..taylor.force_constants import ForceConstants, stencil_hessian
 from . import dense
@@ -302,6 +303,14 @@ class TightBinding(SiteCalculator):
         from .derivatives import force_derivatives
 
         return force_derivatives(self, crystal, order, cutoff, **options)
+
+    def cauchy_born_derivatives(
+        self, crystal: Crystal, order: int = 2, **options: Any
+    ) -> CauchyBornDerivatives:
+        """Exact ``d^j W / dF^j``, see :func:`~ase_qmmm.tightbinding.cauchy_born_derivatives`."""
+        from .cauchy_born import cauchy_born_derivatives
+
+        return cauchy_born_derivatives(self, crystal, order, **options)
 
     def calculate(
         self,

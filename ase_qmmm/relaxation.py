@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from .crystal import Crystal
 from .errors import StructureError, check_positive, check_structure
+from .files import write_atomically
 from .lattice_sites import lattice_sites
 from .mixing import ForceMixingCalculator, Regions
 from .mixing.carving import CLUSTER_KINDS
@@ -162,18 +163,6 @@ def _timed(report: Callable[[str], None], timings: dict[str, float], name: str, 
     yield
     timings[name] = time.perf_counter() - begin
     report(f"  done in {timings[name]:.1f} s")
-
-
-def _atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Write through a temporary file in the same folder, so that `path` is old or new, never half."""
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def relax_defect(
@@ -352,19 +341,19 @@ def _relax(
                 "max_displacement": history[-1]["max_displacement"],
             }
         trajectory.close()
-        _atomic(
+        write_atomically(
             files.summary,
             lambda path: path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8"),
         )
         result = _result(work, start)
-        _atomic(files.structure, lambda path: ase.io.write(path, result, format="extxyz"))
+        write_atomically(files.structure, lambda path: ase.io.write(path, result, format="extxyz"))
     state = "converged" if summary["converged"] else "NOT CONVERGED"
     report(
         f"{state} after {summary['steps']} steps; energy {summary['energy']:.6f} eV, "
         f"fmax {summary['fmax']:.5f} eV/Å"
     )
     middle = centres[0]
-    _atomic(files.picture, lambda path: plot_regions(result, centre=middle, path=path))
+    write_atomically(files.picture, lambda path: plot_regions(result, centre=middle, path=path))
     report(
         f"total {timings['total']:.1f} s, of which quantum model {calc.timings['qm']:.1f} s in the relaxation"
     )

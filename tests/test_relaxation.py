@@ -12,11 +12,11 @@ from ase.build import bulk
 from mixing_fixtures import vacancy
 
 from ase_qmmm import Regions, StructureError
+from ase_qmmm.files import write_atomically
 from ase_qmmm.relaxation import (
     OPTIMIZERS,
     RelaxationFiles,
     RelaxationSettings,
-    _atomic,
     guess_unit_cell,
     relax_defect,
     versions,
@@ -79,17 +79,17 @@ def test_input_is_not_changed_and_result_is_restartable(tmp_path):
 def test_atomic_write(tmp_path):
     """The file is the old one or the new one; a failure leaves nothing behind."""
     path = tmp_path / "summary.json"
-    _atomic(path, lambda temporary: temporary.write_text("old", encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text("old", encoding="utf-8"))
 
     def fail(temporary):
         temporary.write_text("ne", encoding="utf-8")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        _atomic(path, fail)
+        write_atomically(path, fail)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
-    _atomic(path, lambda temporary: temporary.write_text("new", encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text("new", encoding="utf-8"))
     assert path.read_text(encoding="utf-8") == "new"
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.geometry import minkowski_reduce
 from matscipy.neighbours import neighbour_list as _matscipy_list
+from scipy.spatial import KDTree
 
 from .errors import StructureError, check_structure
 
-__all__ = ["neighbour_pairs", "half_pairs", "unwrap", "check_separations"]
+__all__ = ["check_separations", "distances_to", "half_pairs", "neighbour_pairs", "unwrap"]
 
 
 def _padded_cell(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
@@ -119,3 +122,34 @@ def unwrap(positions: np.ndarray, reference: np.ndarray, cell: np.ndarray, pbc: 
         return positions
     unwrapped: np.ndarray = positions - jumps @ periodic
     return unwrapped
+
+
+def distances_to(atoms: Atoms, points: np.ndarray, limit: float = np.inf) -> np.ndarray:
+    """Distance (n,) in Å of each atom from the nearest of `points` or of their periodic images.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    points : ndarray, shape (m, 3)
+        Å.
+    limit : float
+        Distances beyond it (Å) are infinite; a small one saves time.
+    """
+    points = np.asarray(points, dtype=float).reshape(-1, 3)
+    if len(atoms) == 0 or len(points) == 0:
+        return np.full(len(atoms), np.inf)
+    periodic = np.flatnonzero(atoms.pbc)
+    if len(periodic) == 0:
+        distance: np.ndarray = KDTree(points).query(atoms.positions, distance_upper_bound=limit)[0]
+        return distance
+    cell = minkowski_reduce(atoms.cell.array, atoms.pbc)[0][periodic]
+    inverse = np.linalg.pinv(cell)
+    # No point of a cell is further from the nearest lattice point than half of the sum of its edges.
+    reach = min(limit, np.linalg.norm(cell, axis=1).sum() / 2)
+    counts = np.ceil(reach * np.linalg.norm(inverse, axis=0) + 1e-9).astype(int)
+    steps = np.array(list(itertools.product(*(range(-n, n + 1) for n in counts))), dtype=float)
+    home = points - np.floor(points @ inverse) @ cell
+    images = (home[:, None] + steps[None] @ cell).reshape(-1, 3)
+    wrapped = atoms.positions - np.floor(atoms.positions @ inverse) @ cell
+    found: np.ndarray = KDTree(images).query(wrapped, distance_upper_bound=limit)[0]
+    return found

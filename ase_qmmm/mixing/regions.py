@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.geometry import get_distances
 
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
 from ..lattice_sites import lattice_sites
-from ..neighbours import neighbour_pairs
+from ..neighbours import distances_to
 
 if TYPE_CHECKING:
     from ..crystal import Crystal
@@ -221,7 +220,7 @@ class Regions:
             raise ValueError(
                 f"centre: got {centre!r}, expected an atom index, a position (3,) or positions (m, 3)"
             )
-        distance = _distances(atoms, centres)
+        distance = distances_to(atoms, centres)
         frozen = None
         if r_frozen is not None:
             if check_positive("r_frozen", r_frozen, "Å") <= r_qm:
@@ -307,20 +306,9 @@ def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = Non
     return centres
 
 
-def _distances(atoms: Atoms, centres: np.ndarray) -> np.ndarray:
-    """Distance (n,) in Å of each atom from the nearest centre or periodic image of one."""
-    distance = np.full(len(atoms), np.inf)
-    for centre in centres:
-        d = get_distances(centre[None], atoms.positions, cell=atoms.cell, pbc=atoms.pbc)[1][0]
-        np.minimum(distance, d, out=distance)
-    return distance
-
-
 def grow_mask(atoms: Atoms, mask: np.ndarray, radius: float) -> np.ndarray:
     """Mask of the atoms within `radius` (Å) of those in `mask`, these included, through periodic images."""
     if radius == 0 or not mask.any():
         return mask.copy()
-    i, j = neighbour_pairs(atoms, radius, "ij")
-    grown = mask.copy()
-    grown[j[mask[i]]] = True
-    return grown
+    near: np.ndarray = mask | (distances_to(atoms, atoms.positions[mask], radius) < radius)
+    return near

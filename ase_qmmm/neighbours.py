@@ -125,10 +125,10 @@ def unwrap(positions: np.ndarray, reference: np.ndarray, cell: np.ndarray, pbc: 
 class SkinList:
     """Half neighbour list that is kept from call to call, for compiled loops over pairs.
 
-    Pairs closer than ``cutoff + skin`` are listed once. The list is made anew when an atom has moved by more than half
-    the skin since, or when cell, pbc or the number of atoms changed. Loops must skip pairs beyond the cutoff;
-    the order of the others does not depend on when the list was made, so that sums come out the same to the last
-    bit.
+    Pairs closer than ``cutoff + skin`` are listed once. The list is made anew when an atom has moved by more
+    than half the skin since, or when cell, pbc or the number of atoms changed. Loops must skip pairs beyond
+    the cutoff; the order of the others does not depend on when the list was made, so that sums come out the
+    same to the last bit.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The embedded-atom method with site energies: potentials from files or in closed form, kernels, derivatives."""
+"""The embedded-atom method with site energies: potentials, kernels, derivatives at the crystal."""
 
 from .calculator import EAM
 from .potential import EAMPotential

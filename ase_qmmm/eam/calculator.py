@@ -15,14 +15,18 @@ from ..crystal import Crystal
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
 from ..neighbours import SkinList
 from ..sites import SiteCalculator, SiteResult, check_weights
+from ..taylor.cauchy_born import CauchyBornDerivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives
 from ..taylor.force_constants import ForceConstants
-from . import kernels
+from . import derivatives, kernels
 from .files import INTERPOLATIONS, is_potential_file, read_potential
 from .potential import EAMPotential
 from .zhou import SUFFIX, ZhouPotential, known_symbols
 
 __all__ = ["EAM", "load_potential"]
+
+# GB of derivative tensors.
+MAX_MEMORY = 4.0
 
 
 def load_potential(
@@ -37,7 +41,9 @@ def load_potential(
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation: got {interpolation!r}, expected 'spline' or 'lammps'")
     if not isinstance(potential, EAMPotential | str | os.PathLike):
-        raise TypeError(f"potential: got {type(potential).__name__}, expected a name, a path or an EAMPotential")
+        raise TypeError(
+            f"potential: got {type(potential).__name__}, expected a name, a path or an EAMPotential"
+        )
     if not isinstance(potential, EAMPotential) and is_potential_file(potential):
         return read_potential(potential, interpolation)
     if interpolation != "spline":
@@ -51,16 +57,16 @@ def load_potential(
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"potential: got {name!r}{hint} (known: {', '.join(known)}, alloys as Cu-Ni{SUFFIX}; or a path that ends "
-        "in .eam.alloy, .eam.fs, .eam)"
+        f"potential: got {name!r}{hint} (known: {', '.join(known)}, alloys as Cu-Ni{SUFFIX}; or a path that "
+        "ends in .eam.alloy, .eam.fs, .eam)"
     )
 
 
 class EAM(SiteCalculator):
     """Embedded-atom method with weighted site energies.
 
-    ``E_l = F(rho_l) + 1/2 sum_m phi(r_lm)``, ``rho_l = sum_m f(r_lm)`` over the neighbours m within the cutoff [1]_;
-    the functions depend on the species. The cheap stand-in for a quantum model in metals.
+    ``E_l = F(rho_l) + 1/2 sum_m phi(r_lm)``, ``rho_l = sum_m f(r_lm)`` over the neighbours m within the
+    cutoff [1]_; the functions depend on the species. The cheap stand-in for a quantum model in metals.
 
     Parameters
     ----------
@@ -71,8 +77,8 @@ class EAM(SiteCalculator):
     interpolation : {"spline", "lammps"}
         Of files. "spline": quintic splines, four times differentiable; what a table has left at the cutoff is
         taken off over the last 0.5 Å, so that energies and forces go to zero smoothly. "lammps": the
-        interpolation of LAMMPS, cubics with one continuous derivative, cut at the cutoff; to reproduce its numbers
-        to rounding.
+        interpolation of LAMMPS, cubics with one continuous derivative, cut at the cutoff; to reproduce its
+        numbers to rounding.
     skin : float
         Å. The neighbour list is made anew when an atom has moved by half of it.
 
@@ -137,7 +143,8 @@ class EAM(SiteCalculator):
 
     def __repr__(self) -> str:
         how = "" if self.interpolation == "spline" else f", interpolation={self.interpolation!r}"
-        return f"EAM({self.potential.name!r}, {'-'.join(self.potential.symbols)}, cutoff {self.cutoff:.4g} Å{how})"
+        symbols = "-".join(self.potential.symbols)
+        return f"EAM({self.potential.name!r}, {symbols}, cutoff {self.cutoff:.4g} Å{how})"
 
     @property
     def cutoff(self) -> float:  # type: ignore[override]
@@ -202,3 +209,79 @@ class EAM(SiteCalculator):
                 f"atoms: atoms {first} and {self._list.owners[second]} are {np.sqrt(square):.3g} Å apart, "
                 f"{self.potential.name} needs at least {minimum:g} Å; remove one of them or separate them"
             )
+
+    # -- derivatives at the crystal ------------------------------------------------------------------------
+
+    def site_energy_derivatives(
+        self,
+        crystal: Crystal,
+        order: int = 2,
+        cutoff: float | Sequence[float] | None = None,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalDerivatives:
+        """Exact derivatives ``d^j V``, j = 1 .. `order` (at most 4), of site energies at the crystal.
+
+        Parameters
+        ----------
+        crystal : Crystal
+        order : int
+        cutoff : float or sequence of float, optional
+            Å; one for all orders, or one per order. Default, and for ``inf``: the whole range.
+        max_memory : float
+            GB (1e9 bytes) that the tensors may take, with the copies made of the largest.
+
+        Raises
+        ------
+        ValueError
+            `order` or `cutoff` out of range; tensors of more than `max_memory`.
+        """
+        self._kinds(crystal.unit_cell)
+        return derivatives.site_energy_derivatives(
+            self.potential, crystal, order, cutoff, max_memory, repr(self)
+        )
+
+    def force_derivatives(
+        self,
+        crystal: Crystal,
+        order: int = 2,
+        cutoff: float | Sequence[float] | None = None,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalDerivatives:
+        """Exact derivatives ``d^j F``, j = 1 .. `order` (at most 3), of the forces at the perfect crystal.
+
+        The whole range is twice :attr:`cutoff`: two atoms act on each other through the density at a third.
+        Parameters are those of :meth:`site_energy_derivatives`.
+        """
+        self._kinds(crystal.unit_cell)
+        return derivatives.force_derivatives(self.potential, crystal, order, cutoff, max_memory, repr(self))
+
+    def cauchy_born_derivatives(
+        self, crystal: Crystal, order: int = 2, *, relaxed: bool = False
+    ) -> CauchyBornDerivatives:
+        """Exact derivatives of the energy per cell by the deformation gradient, orders 1 to `order`.
+
+        Parameters
+        ----------
+        crystal : Crystal
+        order : int
+            At most 3.
+        relaxed : bool
+            Eliminate the inner displacements of the basis atoms; they must be in equilibrium.
+
+        Raises
+        ------
+        ValueError
+            `order` out of range.
+        NumericsError
+            The inner displacements have no stable equilibrium.
+        """
+        self._kinds(crystal.unit_cell)
+        return derivatives.cauchy_born_derivatives(self.potential, crystal, order, relaxed, repr(self))
+
+    def force_constants(self, crystal: Crystal, cutoff: float, *, progress: bool = False) -> ForceConstants:
+        """Exact force constants of the infinite crystal within `cutoff` (Å), without a progress bar."""
+        first = self.force_derivatives(crystal, 1, cutoff)
+        matrices = [-np.moveaxis(tensor, 0, 1) for tensor in first.tensors[1]]
+        return ForceConstants(crystal, first.cutoffs[1], matrices, first.energies, repr(self))

@@ -16,7 +16,13 @@ from .potential import TabulatedPotential
 __all__ = ["FORMATS", "INTERPOLATIONS", "is_potential_file", "read_potential"]
 
 #: Endings of file names, and what matscipy calls the formats.
-FORMATS = {".eam.alloy": "eam/alloy", ".eam.fs": "eam/fs", ".eam": "eam", ".alloy": "eam/alloy", ".fs": "eam/fs"}
+FORMATS = {
+    ".eam.alloy": "eam/alloy",
+    ".eam.fs": "eam/fs",
+    ".eam": "eam",
+    ".alloy": "eam/alloy",
+    ".fs": "eam/fs",
+}
 INTERPOLATIONS = ("spline", "lammps")
 
 # Å, over which a table that does not end at zero is led there.
@@ -94,6 +100,8 @@ def _check_tables(path: Path, parameters: object, tables: dict[str, np.ndarray])
             raise ValueError(f"potential: {path} has {name} = {value}, expected a positive number")
     for name, values in tables.items():
         if values.shape[-1] < 8:
-            raise ValueError(f"potential: {path} has {values.shape[-1]} values of {name}, expected at least 8")
+            raise ValueError(
+                f"potential: {path} has {values.shape[-1]} values of {name}, expected at least 8"
+            )
         if not np.isfinite(values).all():
             raise ValueError(f"potential: {path} has values of {name} that are not finite")

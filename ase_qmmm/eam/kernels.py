@@ -14,10 +14,10 @@ from numba import njit
 __all__ = ["densities", "embedding", "forces"]
 
 # Contraction to fused multiply-adds only: sums keep their order.
-_options = {"cache": True, "fastmath": {"contract"}, "error_model": "numpy"}
+_compiled = njit(cache=True, fastmath={"contract"}, error_model="numpy")
 
 
-@njit(**_options)
+@_compiled
 def densities(
     positions, start, neighbours, owners, species, tables, step, cutoff, rows, inside, slopes, rho, energies
 ):
@@ -34,8 +34,8 @@ def densities(
     tables : (species, species, intervals, 12)
         For the centre and the neighbour: coefficients of ``z = r phi`` and of the neighbour's density.
     rows, inside, slopes : (n + 1,), (p,), (p, 3)
-        Written: rows of the pairs in reach; their neighbours; ``phi'/r`` and the slopes over r of the densities
-        at the centre and at the neighbour.
+        Written: rows of the pairs in reach; their neighbours; ``phi'/r`` and the slopes over r of the
+        densities at the centre and at the neighbour.
     rho, energies : (n,)
         Written.
 
@@ -102,7 +102,7 @@ def densities(
     return closest, first, second
 
 
-@njit(**_options)
+@_compiled
 def embedding(rho, species, tables, steps, energies, slopes):
     """Add ``F(rho)`` to the energies and write ``F'``; beyond the tables F is a straight line."""
     last = tables.shape[1] - 1
@@ -121,7 +121,7 @@ def embedding(rho, species, tables, steps, energies, slopes):
         slopes[i] = slope
 
 
-@njit(**_options)
+@_compiled
 def forces(positions, owners, rows, inside, slopes, pulls, weights, out, virial):
     """Forces and virial of ``sum_l w_l E_l`` from pairs in reach and ``pulls = w F'``."""
     out[:] = 0.0

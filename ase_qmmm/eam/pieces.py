@@ -74,8 +74,8 @@ def hermite(left: np.ndarray, right: np.ndarray, step: float) -> np.ndarray:
 def lammps_cubic(values: np.ndarray, step: float) -> np.ndarray:
     """Coefficients (n - 1, 6) of the interpolation that LAMMPS uses, degrees four and five zero.
 
-    Cubics with given slopes at the nodes: five-point differences, three-point ones at the second node from each
-    end, one-sided at the ends. Once continuously differentiable.
+    Cubics with given slopes at the nodes: five-point differences, three-point ones at the second node from
+    each end, one-sided at the ends. Once continuously differentiable.
 
     References
     ----------

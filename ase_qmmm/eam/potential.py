@@ -37,9 +37,9 @@ class Tables:
 class EAMPotential:
     """Embedding, density and pair functions with derivatives of any order; the base of own potentials.
 
-    ``E_l = F_a(rho_l) + 1/2 sum_m phi_ab(r_lm)``, ``rho_l = sum_m f_ab(r_lm)`` for an atom l of species a and its
-    neighbours m of species b. Functions return stacks ``f[k] = d^k f / dx^k`` of shape (order + 1, p) and vanish
-    beyond `cutoff`.
+    ``E_l = F_a(rho_l) + 1/2 sum_m phi_ab(r_lm)``, ``rho_l = sum_m f_ab(r_lm)`` for an atom l of species a and
+    its neighbours m of species b. Functions return stacks ``f[k] = d^k f / dx^k`` of shape (order + 1, p); f
+    and phi vanish with slope and curvature at `cutoff`.
 
     Attributes
     ----------

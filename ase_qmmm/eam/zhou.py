@@ -56,15 +56,15 @@ class ZhouPotential(EAMPotential):
     Notes
     -----
     Two things are added to the paper. Its functions have no end; tables of them are cut at
-    ``sqrt(10)/2 sqrt(2) r_e``, the largest of the elements, and the leftover there (1e-6 eV and less) is taken
-    off by a polynomial over the last 0.5 Å, so that three derivatives are continuous. The three parts
-    of F meet only to the six digits of the parameters; over 0.05 rho_e outside of the middle part the rest (1e-6 eV)
-    is taken off likewise: value, slope and curvature at rho_n, value and slope at 1.15 rho_e, where the
+    ``sqrt(10)/2 sqrt(2) r_e``, the largest of the elements, and what is left there (1e-6 eV and less) is
+    taken off by a polynomial over the last 0.5 Å, so that three derivatives are continuous. The parts of F
+    meet only to the six digits of the parameters; over 0.05 rho_e outside of the middle part the rest (1e-6
+    eV) is taken off likewise: value, slope and curvature at rho_n, value and slope at 1.15 rho_e, where the
     curvature of the published form jumps.
 
     References
     ----------
-    .. [1] X. W. Zhou, R. A. Johnson, H. N. G. Wadley, Phys. Rev. B 69, 144113 (2004), eqs. (1)-(8), table III.
+    .. [1] X. W. Zhou, R. A. Johnson, H. N. G. Wadley, Phys. Rev. B 69, 144113 (2004).
     """
 
     def __init__(self, symbols: tuple[str, ...]) -> None:
@@ -111,7 +111,9 @@ class ZhouPotential(EAMPotential):
         """Derivatives of a function less what it has left at the cutoff; zero beyond."""
         if key not in self._ends:
             self._ends[key] = derivatives(function, np.array([self.cutoff]), 3)[:, 0]
-        out = derivatives(function, r, order) - tail(self._ends[key], self.cutoff, WIDTH, r, order)
+        out: np.ndarray = derivatives(function, r, order) - tail(
+            self._ends[key], self.cutoff, WIDTH, r, order
+        )
         out[:, np.asarray(r) >= self.cutoff] = 0.0
         return out
 

@@ -1,4 +1,4 @@
-"""Energies, forces and pressures of EAM files by LAMMPS; run as a script, this writes the stored reference."""
+"""Energies, forces and pressures of EAM files by LAMMPS; as a script, this writes the stored reference."""
 
 from __future__ import annotations
 

@@ -157,13 +157,13 @@ def vacancy_energy(calc, crystal, n):
     return atoms.get_potential_energy() - (sites - 1) / sites * calc.evaluate(perfect).energy
 
 
-@pytest.mark.parametrize(
-    ("n", "energy"), [(6, 3.575270), pytest.param(8, 3.575005, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("n", "energy"), [(6, 3.575270), pytest.param(8, 3.575005, marks=pytest.mark.slow)])
 def test_vacancy_of_tungsten(files, n, energy):
     """431 and 1023 atoms, fixed cell; LAMMPS and matscipy."""
     crystal = Crystal(bulk("W", a=3.1648494))
-    assert vacancy_energy(EAM(files["W"], interpolation="lammps"), crystal, n) == pytest.approx(energy, abs=2e-6)
+    assert vacancy_energy(EAM(files["W"], interpolation="lammps"), crystal, n) == pytest.approx(
+        energy, abs=2e-6
+    )
     assert vacancy_energy(EAM("W-zhou04"), crystal, n) == pytest.approx(energy, abs=1e-5)
 
 
@@ -229,7 +229,7 @@ def test_smooth_at_the_cutoff(files, name):
     inside, outside = at(calc, calc.cutoff - 1e-6), at(calc, calc.cutoff + 1e-6)
     assert abs(inside[0] - outside[0]) < 1e-12
     assert np.abs(inside[1] - outside[1]).max() < 1e-10
-    # Over the last half Ångström forces differ from those of the table by no more than it has left at the end.
+    # Over the last half Ångström forces differ from those of the table by about what it has left at the end.
     sharp = EAM(files["W" if name == "closed" else name], interpolation="lammps")
     x = np.linspace(calc.cutoff - 0.6, calc.cutoff * (1 - 1e-9), 100)
     smooth = np.array([at(calc, d)[1] for d in x])
@@ -346,7 +346,10 @@ def test_bad_files(files, tmp_path):
     bad = {
         "cut.eam.alloy": (good[: len(good) // 2], "is not a file of the format eam/alloy"),
         "text.eam.alloy": ("hello\n", "is not a file of the format"),
-        "nan.eam.alloy": (good.replace("-0.3777145710547281E-01", "nan", 1), "values of F that are not finite"),
+        "nan.eam.alloy": (
+            good.replace("-0.3777145710547281E-01", "nan", 1),
+            "values of F that are not finite",
+        ),
         "negative.eam.alloy": (good.replace("0.6128704555450525E+01", "-6.1", 1), "cutoff = -6.1"),
     }
     for name, (text, message) in bad.items():

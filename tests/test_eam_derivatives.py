@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.optimize import BFGS
 from helpers import assert_derivative, strained
 from lammps_reference import FILES, unpacked
 from matscipy.calculators.eam.io import read_eam
@@ -18,7 +19,7 @@ from ase_qmmm.symmetry import space_group, stencil_permutation
 from ase_qmmm.taylor.site_symmetry import taken, turned
 
 SYSTEMS = {
-    "tungsten": (lambda: bulk("W", a=3.1648494), "W-zhou04", (7, 7, 7)),
+    "tungsten": (lambda: bulk("W", a=3.1648494), "W-zhou04", (6, 6, 6)),
     "alloy": (
         lambda: Atoms("CuNi", [[0, 0, 0], [1.9, 1.8, 1.75]], cell=[2.6, 2.7, 3.5], pbc=True),
         "Ni-Cu-zhou04",
@@ -27,7 +28,7 @@ SYSTEMS = {
 }
 
 
-def polynomial_path(function, order, span=0.04, points=13):
+def polynomial_path(function, order, span=0.025, points=13):
     """Derivatives 1 to `order` at zero of ``function(step)`` from a polynomial through points of a path."""
     steps = span * np.linspace(-1, 1, points)
     values = np.array([function(h) for h in steps]).reshape(points, -1)
@@ -44,7 +45,7 @@ def contracted(tensor, u, leading=0):
 
 
 def displaced(crystal, repeats, basis, radius, rng):
-    """A supercell, one of its atoms of that basis, random displacements of the stencil, those of all atoms."""
+    """A supercell, one of its atoms of that basis, random displacements of the stencil and of all atoms."""
     atoms = crystal.supercell(repeats)
     match = crystal.match(atoms, radius)
     centre = int(np.flatnonzero(match.basis == basis)[0])
@@ -65,13 +66,12 @@ def along(atoms, moves, h):
 ALLOWED = {1: 1e-8, 2: 1e-7, 3: 1e-6, 4: 1e-4}
 
 
-@pytest.mark.parametrize(("radius", "order"), [(3.2, 4), (np.inf, 3)], ids=["near", "whole range"])
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    ("name", "radius", "order"), [("tungsten", 3.2, 4), ("alloy", 2.75, 4), ("tungsten", np.inf, 3)]
+)
 def test_site_energies(name, radius, order, rng):
     cell, potential, repeats = SYSTEMS[name]
     crystal, calc = Crystal(cell()), EAM(potential)
-    if name == "alloy" and order == 3:
-        order = 2  # 150 neighbours
     found = calc.site_energy_derivatives(crystal, order, radius)
     for basis in range(crystal.n_basis):
         atoms, l, u, moves = displaced(crystal, repeats, basis, found.cutoffs[1], rng)
@@ -89,13 +89,12 @@ def test_site_energies(name, radius, order, rng):
         assert found.energies[basis] == pytest.approx(energy, abs=1e-11)
 
 
-@pytest.mark.parametrize(("radius", "order"), [(3.2, 3), (np.inf, 2)], ids=["near", "whole range"])
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    ("name", "radius", "order"), [("tungsten", 3.2, 3), ("alloy", 2.75, 3), ("tungsten", np.inf, 2)]
+)
 def test_forces(name, radius, order, rng):
     cell, potential, repeats = SYSTEMS[name]
     crystal, calc = Crystal(cell()), EAM(potential)
-    if name == "alloy" and order == 2:
-        order = 1
     found = calc.force_derivatives(crystal, order, radius)
     if radius == np.inf:
         assert found.cutoffs[1] == 2 * calc.cutoff
@@ -197,12 +196,12 @@ def test_inner_relaxation(rng):
 
     def stress(h):
         cell = strained(crystal.unit_cell, strain, h)
-        for _ in range(60):  # the optical mode alone, with an inverse Hessian of its size
-            forces = calc.evaluate(cell).forces
-            cell.positions[1] += 0.05 * (forces[1] - forces[0])
+        cell.calc = calc
+        with BFGS(cell, logfile=None) as optimizer:
+            optimizer.run(fmax=1e-10)
         return -calc.evaluate(cell).virial[0, 1] / cell.get_volume()
 
-    assert_derivative(stress, found[0, 1, 0, 1], noise=1e-9, steps=np.array([1e-2, 3e-3, 1e-3]))
+    assert_derivative(stress, found[0, 1, 0, 1], noise=1e-11, steps=np.array([1e-2, 1e-3, 3e-4, 1e-4]))
 
 
 def test_force_constants_feed_the_taylor_model():
@@ -287,8 +286,8 @@ def test_parameters(symbol):
     assert known_symbols() == list(METALS)
 
 
-# Largest differences of r phi (eV Å), density and F (eV) between closed form and table. That of copper comes from a program
-# that its authors replaced for its lack of precision.
+# Largest differences of r phi (eV Å), density and F (eV) between closed form and table. That of copper comes
+# from a program that its authors replaced for its lack of precision.
 NOISE = {"W": (1e-13, 1e-13, 1e-14), "Cu": (1e-4, 2e-5, 1e-6)}
 
 

@@ -58,39 +58,44 @@ class Site:
                 pair[:, chosen] = potential.pair(a, b, r[chosen], order)
         self.embedding = potential.embedding(a, np.array([density[0].sum()]), order)[:, 0]
         self.energy = float(self.embedding[0] + pair[0].sum() / 2)
-        self._density = reduced_derivatives(density, r)
-        self._pair = reduced_derivatives(pair, r)
+        self._reduced = {"density": reduced_derivatives(density, r), "pair": reduced_derivatives(pair, r)}
+        self._known: dict[tuple[str, int], np.ndarray] = {}
 
-    def _tensors(self, reduced: np.ndarray, order: int, direction: np.ndarray | None) -> np.ndarray:
-        """``d^order f(r_k)`` (s, 3, .., 3), or its derivative along displacements (s, 3)."""
-        if direction is None:
-            return cartesian_derivatives(reduced, self.vectors, order)
-        higher = cartesian_derivatives(reduced, self.vectors, order + 1)
-        along: np.ndarray = np.einsum("s...c,sc->s...", higher, direction)
-        return along
+    def _tensors(self, name: str, order: int) -> np.ndarray:
+        """``d^order f(r_k)`` (s, 3, .., 3) of the density or of the pair function."""
+        if (name, order) not in self._known:
+            self._known[name, order] = cartesian_derivatives(self._reduced[name], self.vectors, order)
+        return self._known[name, order]
 
-    def derivative(self, slope: np.ndarray, order: int, direction: np.ndarray | None = None) -> np.ndarray:
-        """``d^order V`` by parameters q (n, .., n) with ``dr_k/dq = slope[k]``, (s, 3, n).
+    def derivative(self, slope: np.ndarray, order: int) -> np.ndarray:
+        """``d^order V`` by parameters q (n, .., n) with ``dr_k/dq = slope[k]``, (s, 3, n)."""
+        sums = {p: _mapped(self._tensors("density", p), slope) for p in range(1, order + 1)}
+        total = 0.5 * _mapped(self._tensors("pair", order), slope)
+        for blocks in _partitions(tuple(range(order))):
+            total += self.embedding[len(blocks)] * _product(blocks, [sums[len(block)] for block in blocks])
+        return total
 
-        With `direction` (s, 3) its derivative along these displacements of the neighbours.
-        """
-        turned = direction is not None
-        sums = {p: _mapped(self._tensors(self._density, p, None), slope) for p in range(1, order + 1)}
-        along = {}
-        if turned:
-            along = {p: _mapped(self._tensors(self._density, p, direction), slope) for p in range(order + 1)}
-        total = 0.5 * _mapped(self._tensors(self._pair, order, direction), slope)
+    def pulled(self, slope: np.ndarray, order: int, towards: np.ndarray) -> np.ndarray:
+        """Derivatives (3, n, .., n) of that along x, y, z for neighbours k displaced by ``towards[k]``."""
+        sums = {p: _mapped(self._tensors("density", p), slope) for p in range(1, order + 1)}
+        moving = np.flatnonzero(towards)
+
+        def along(name: str, p: int) -> np.ndarray:
+            weighted = np.einsum("s...x,s->xs...", self._tensors(name, p + 1)[moving], towards[moving])
+            return np.array([_mapped(tensors, slope[moving]) for tensors in weighted])
+
+        turns = {p: along("density", p) for p in range(order + 1)}
+        out = 0.5 * along("pair", order)
         for blocks in _partitions(tuple(range(order))):
             n = len(blocks)
             factors = [sums[len(block)] for block in blocks]
-            if not turned:
-                total += self.embedding[n] * _product(blocks, factors)
-                continue
-            total += self.embedding[n + 1] * along[0] * _product(blocks, factors)
-            for k, block in enumerate(blocks):
-                replaced = [*factors[:k], along[len(block)], *factors[k + 1 :]]
-                total += self.embedding[n] * _product(blocks, replaced)
-        return total
+            product = self.embedding[n + 1] * _product(blocks, factors)
+            for axis in range(3):
+                out[axis] += turns[0][axis] * product
+                for k, block in enumerate(blocks):
+                    replaced = [*factors[:k], turns[len(block)][axis], *factors[k + 1 :]]
+                    out[axis] += self.embedding[n] * _product(blocks, replaced)
+        return out
 
 
 def _mapped(tensors: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -104,7 +109,8 @@ def _mapped(tensors: np.ndarray, slope: np.ndarray) -> np.ndarray:
     for _ in range(order - 1):
         tensors = np.moveaxis(np.einsum("sc...,scq->sq...", tensors, slope), 1, -1)
     rest = np.moveaxis(tensors, 1, -1).reshape(s, -1, 3).transpose(1, 0, 2).reshape(-1, 3 * s)
-    return (rest @ slope.reshape(3 * s, n)).reshape((n,) * order)
+    summed: np.ndarray = rest @ slope.reshape(3 * s, n)
+    return summed.reshape((n,) * order)
 
 
 def _partitions(items: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
@@ -137,7 +143,7 @@ def _radii(
     if order not in range(1, highest + 1):
         raise ValueError(f"order: got {order!r}, expected 1 to {highest}")
     given = np.atleast_1d(np.asarray(np.inf if cutoff is None else cutoff, dtype=float))
-    radii = [full if x == np.inf else check_positive("cutoff", x, "Å") for x in given]
+    radii = [full if x == np.inf else check_positive("cutoff", float(x), "Å") for x in given]
     radii = radii * order if len(radii) == 1 else radii
     if len(radii) != order:
         raise ValueError(f"cutoff: got {len(radii)} radii for {order} orders; give one, or one per order")
@@ -213,10 +219,9 @@ def _one_force(sites: list[Site], crystal: Crystal, basis: int, order: int, radi
             shifts[:, column[lookup[own]]] -= 1.0
         towards = np.array([float(key == here) for key in keys]) - float(own == here)
         slope = np.einsum("kr,cd->kcrd", shifts, np.eye(3)).reshape(len(keys), 3, -1)
-        place = np.ix_(*(atoms, range(3)) * order)
-        for axis in range(3):
-            direction = towards[:, None] * np.eye(3)[axis]
-            out[axis][place] -= site.derivative(slope, order, direction).reshape((len(atoms), 3) * order)
+        place = np.ix_(range(3), *(atoms, range(3)) * order)
+        pulled = site.pulled(slope, order, towards).reshape((3, *(len(atoms), 3) * order))
+        out[place] -= pulled
     return out
 
 
@@ -236,7 +241,9 @@ def cauchy_born_derivatives(
         # r = F rho + s_b - s_a, the first basis atom fixed.
         moves = np.eye(n)[site.sites] - np.eye(n)[basis]
         of_strain = np.einsum("ci,kj->kcij", np.eye(3), site.vectors).reshape(-1, 3, 9)
-        of_inner = np.einsum("kb,cd->kcbd", moves[:, n - n_inner :], np.eye(3)).reshape(len(moves), 3, 3 * n_inner)
+        of_inner = np.einsum("kb,cd->kcbd", moves[:, n - n_inner :], np.eye(3)).reshape(
+            len(moves), 3, 3 * n_inner
+        )
         slope = np.concatenate([of_strain, of_inner], axis=2)
         for j in range(1, order + 1):
             tensors[j - 1] += site.derivative(slope, j)

@@ -17,8 +17,11 @@ from matscipy.calculators.eam import EAM as MatscipyEAM
 from matscipy.calculators.eam.io import read_eam, write_eam
 
 from ase_qmmm import EAM, Crystal, check_calculator
+from ase_qmmm.eam import EAMPotential
 from ase_qmmm.errors import StructureError
-from ase_qmmm.neighbours import SkinList, half_pairs
+from ase_qmmm.neighbours import SkinList, half_pairs, neighbour_pairs
+from ase_qmmm.tightbinding.jets import derivatives
+from ase_qmmm.tightbinding.radial import exponential, leibniz, smooth_step
 
 
 @pytest.fixture(scope="session")
@@ -186,10 +189,44 @@ def test_contract(files, kind):
     check_calculator(calc, atoms)
 
 
+class Plain(EAMPotential):
+    """Functions with all derivatives at hand: exponentials that end with a switch, a square root."""
+
+    name, symbols, cutoff = "plain", ("Cu",), 5.0
+    density_ranges = (50.0,)
+
+    def _ending(self, rate, r, order):
+        return leibniz(exponential(rate, r - 2.5, order), smooth_step(r, 4.0, self.cutoff, order))
+
+    def embedding(self, a, rho, order, where=None):
+        return derivatives(lambda x: -2.0 * (np.sqrt(x + 0.01) - 0.1), rho, order)
+
+    def density(self, a, b, r, order):
+        return self._ending(2.0, r, order)
+
+    def pair(self, a, b, r, order):
+        return 0.3 * self._ending(4.0, r, order)
+
+
+def test_own_potential():
+    atoms = rattled("Cu", 3.6)
+    calc = EAM(Plain())
+    check_calculator(calc, atoms)
+    i, j, r = neighbour_pairs(atoms, 5.0, "ijd")
+    rho = np.bincount(i, Plain().density(0, 0, r, 0)[0])
+    energies = Plain().embedding(0, rho, 0)[0] + np.bincount(i, Plain().pair(0, 0, r, 0)[0]) / 2
+    assert calc.evaluate(atoms).energies == pytest.approx(energies, abs=1e-11)
+    with pytest.raises(NotImplementedError, match="EAMPotential must implement pair"):
+        EAMPotential().pair(0, 0, r, 0)
+
+
 def test_contract_of_a_finnis_sinclair_file(files, tmp_path):
     atoms = bulk("NiAl", "cesiumchloride", a=2.85)
     atoms.rattle(0.1, seed=1)
-    check_calculator(EAM(finnis_sinclair(files["NiAl"], str(tmp_path / "a.eam.fs"))), atoms)
+    path = finnis_sinclair(files["NiAl"], str(tmp_path / "a.eam.fs"))
+    check_calculator(EAM(path), atoms)
+    atoms.calc = MatscipyEAM(path, kind="eam/fs")
+    assert np.abs(EAM(path).evaluate(atoms).forces - atoms.get_forces()).max() < 1e-6
 
 
 def test_weighted_gradient(files, rng):

@@ -2,6 +2,7 @@
 
 from .contract import check_calculator
 from .crystal import Crystal
+from .eam import EAM
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
 from .mixing import ForceMixingCalculator, Regions
 from .norms import displacement_gradient, energy_norm
@@ -22,6 +23,7 @@ from .tightbinding import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "EAM",
     "BandGap",
     "ChildCalculatorError",
     "Crystal",

@@ -1,7 +1,7 @@
 """Errors, block sizes and times of divide and conquer: python benchmarks/divide_and_conquer.py [PART ...].
 
-Parts: small, medium, wide, decay, blocks, times, large. Silicon (nrl-Si-sp, kT = 0.1 eV), mu of the crystal, atoms
-rattled by 0.03 Å in each direction. Set OPENBLAS_NUM_THREADS=1 for the times of the documentation.
+Parts: small, medium, wide, decay, blocks, times, large. Silicon (nrl-Si-sp, kT = 0.1 eV), mu of the crystal,
+atoms rattled by 0.03 Å in each direction. Set OPENBLAS_NUM_THREADS=1 for the times of the documentation.
 """
 
 import sys

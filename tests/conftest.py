@@ -13,7 +13,7 @@ from ase.calculators.emt import EMT
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from ase_qmmm import Crystal, TaylorForces, TightBinding
+from ase_qmmm import EAM, Crystal, TaylorForces, TightBinding
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -61,12 +61,14 @@ def copper_mm(copper_crystal):
 
 
 @pytest.fixture(
-    params=["TightBinding", "TightBinding-mu", "TightBinding-Kwon", "TightBinding-toy", "TaylorForces"]
+    params=["TightBinding", "TightBinding-mu", "TightBinding-Kwon", "TightBinding-toy", "TaylorForces", "EAM"]
 )
 def model(request, silicon_mm):
     """A model, and a structure that it treats."""
     if request.param == "TaylorForces":
         return silicon_mm, silicon_mm.crystal.supercell(2)
+    if request.param == "EAM":
+        return EAM("W-zhou04"), bulk("W", a=3.165, cubic=True).repeat((1, 1, 2))
     if request.param == "TightBinding-Kwon":
         return TightBinding("kwon-Si"), bulk("Si", cubic=True)
     if request.param == "TightBinding-toy":

@@ -155,7 +155,9 @@ def count_force_constants(crystal: Crystal, cutoff: float, order: int) -> int:
     rank of the sum rules ``sum_k Phi(l, .., m, k) = 0``.
     """
     tensors, size = invariant_tensors(crystal, cutoff, order)
-    return size - int(np.linalg.matrix_rank(translation_rules(crystal, cutoff, order, tensors, size), tol=1e-8))
+    return size - int(
+        np.linalg.matrix_rank(translation_rules(crystal, cutoff, order, tensors, size), tol=1e-8)
+    )
 
 
 def translation_rules(

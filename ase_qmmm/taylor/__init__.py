@@ -1,7 +1,20 @@
 """Far-field models by Taylor expansion about the crystal, from any quantum model."""
 
 from .crystal_derivatives import CrystalDerivatives
+from .finite_differences import displacement_derivatives
+from .fitted import fitted_derivatives
 from .force_constants import ForceConstants
+from .force_jobs import ForceJobs
 from .forces import TaylorForces
+from .phonons import phonon_band_structure, phonon_energies
 
-__all__ = ["CrystalDerivatives", "ForceConstants", "TaylorForces"]
+__all__ = [
+    "CrystalDerivatives",
+    "ForceConstants",
+    "ForceJobs",
+    "TaylorForces",
+    "displacement_derivatives",
+    "fitted_derivatives",
+    "phonon_band_structure",
+    "phonon_energies",
+]

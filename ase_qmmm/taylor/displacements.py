@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.geometry import minkowski_reduce
 
 from ..crystal import Crystal
-from ..symmetry import Operation, Site, space_group
+from ..symmetry import Operation, Site, canonical_cluster, cluster_order, space_group
 
 __all__ = ["DisplacedSupercells", "Image", "Supercell", "spanning_directions", "symmetry_operations"]
 
@@ -26,7 +26,7 @@ Configuration = tuple[tuple[Site, tuple[float, ...]], ...]
 
 
 class Supercell:
-    """A supercell of a crystal, with the atom on every lattice site.
+    """A supercell of a crystal, with the site of every atom.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ class Supercell:
         self._matrix = np.rint(vectors @ np.linalg.pinv(crystal.lattice))
         self._inverse = np.linalg.inv(self._matrix)
         basis, cells = self._sites()
-        self._lookup = {(int(b), *map(int, c)): k for k, (b, c) in enumerate(zip(basis, cells, strict=True))}
+        self.sites: list[Site] = [(int(b), tuple(map(int, c))) for b, c in zip(basis, cells, strict=True)]
+        self._lookup = {(b, *cell): k for k, (b, cell) in enumerate(self.sites)}
 
     def _sites(self) -> tuple[np.ndarray, np.ndarray]:
         difference = self.atoms.positions[:, None] - self.crystal.basis_positions[None]
@@ -194,16 +195,40 @@ class DisplacedSupercells:
         found: np.ndarray = forces[image.number][self.supercell.indices(there)] @ image.operation.rotation
         return found
 
+    def asymmetry(self, cutoff: float, forces: Sequence[np.ndarray]) -> float:
+        """How far forces are from the symmetry of their structures, relative to the largest force.
+
+        Compared are forces within the cutoff of the first displaced atom, under the operations that map the
+        displacements onto themselves.
+        """
+        worst = 0.0
+        for configuration, number in self._numbers.items():
+            sites = tuple(site for site, _ in configuration)
+            displacements = np.array([u for _, u in configuration])
+            (basis, cell), crystal = sites[0], self.supercell.crystal
+            _, others, cells = crystal.stencil_sites(basis, cutoff)
+            near = [
+                (int(b), tuple(int(x) for x in np.array(cell) + c))
+                for b, c in zip(others, cells, strict=True)
+            ]
+            scale = np.abs(forces[number]).max()
+            here = forces[number][self.supercell.indices(near)]
+            for op in self.group:
+                places, order, shift = _sorted_image(op, sites)
+                turned = (displacements @ op.rotation.T)[order]
+                if places == sites and np.abs(turned - displacements).max() < 10.0**-_DECIMALS:
+                    image = self.forces(Image(number, op, shift), near, forces)
+                    worst = max(worst, float(np.abs(image - here).max() / scale))
+        return worst
+
 
 def _sorted_image(
     operation: Operation, sites: tuple[Site, ...]
 ) -> tuple[tuple[Site, ...], list[int], np.ndarray]:
     """Images of sites, sorted and with the first in the cell at the origin; their order; the shift."""
     images = [operation.site(site) for site in sites]
-    order = sorted(range(len(images)), key=lambda k: (images[k][1], images[k][0]))
-    shift = np.array(images[order[0]][1])
-    places = tuple((images[k][0], tuple(int(x) for x in np.array(images[k][1]) - shift)) for k in order)
-    return places, order, shift
+    order = cluster_order(images)
+    return canonical_cluster(images), order, np.array(images[order[0]][1])
 
 
 def spanning_directions(

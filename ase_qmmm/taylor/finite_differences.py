@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 STEPS = {1: 0.01, 2: 0.03}
 # Forces (eV/Å) on the perfect crystal above which a warning is logged.
 RESIDUAL = 0.01
+# Relative violation of symmetry by forces above which a warning is logged.
+ASYMMETRY = 0.01
 
 
 @checked_keywords
@@ -133,7 +135,9 @@ def displacement_derivatives(
             if perfect:
                 energies = np.full(crystal.n_basis, found[0] / len(atoms))
                 check_residual(forces[0], jobs.label)
-            tensors[j] = difference.tensors(forces[len(perfect) :])
+            forces = forces[len(perfect) :]
+            _check_symmetry(difference.displaced.asymmetry(radius, forces), jobs.label)
+            tensors[j] = difference.tensors(forces)
     if order == 2 and sum_rules:
         tensors[2] = satisfy_sum_rules(crystal, cutoffs[2], tensors[2])
     return CrystalDerivatives(crystal, "force", cutoffs, tensors, energies, jobs.label)
@@ -172,6 +176,18 @@ def check_residual(forces: np.ndarray, label: str) -> None:
             "crystal with this calculator (Crystal.relaxed)",
             label,
             largest,
+        )
+
+
+def _check_symmetry(asymmetry: float, label: str) -> None:
+    log.info("forces have the symmetry of their structures to %.1e", asymmetry)
+    if asymmetry > ASYMMETRY:
+        log.warning(
+            "%s: forces miss the symmetry of the displaced structures by %.1f %%, and derivatives spread by "
+            "symmetry are as wrong: use k-points with the symmetry of the crystal (centred at Gamma), converge "
+            "self-consistency, take a supercell with the lattice's symmetry, or set symmetry=False",
+            label,
+            100 * asymmetry,
         )
 
 

@@ -68,10 +68,7 @@ def third_index(crystal: Crystal, cutoff: float, basis: int) -> np.ndarray:
         )
     return np.array(
         [
-            [
-                lookups[b].get((int(o), *map(int, c - cell)), -1)
-                for o, c in zip(sites, cells, strict=True)
-            ]
+            [lookups[b].get((int(o), *map(int, c - cell)), -1) for o, c in zip(sites, cells, strict=True)]
             for b, cell in zip(sites, cells, strict=True)
         ],
         dtype=int,

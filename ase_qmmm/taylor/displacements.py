@@ -50,8 +50,8 @@ class Supercell:
         shortest = _shortest_vector(vectors)
         if shortest <= 2 * cutoff:
             raise ValueError(
-                f"supercell: got {repeats!r}, whose images are {shortest:.2f} Å apart, expected more than twice "
-                f"the cutoff, {2 * cutoff:.2f} Å; the smallest one that repeats the unit cell is {needed}"
+                f"supercell: got {repeats!r}, whose images are {shortest:.2f} Å apart, expected more than "
+                f"{2 * cutoff:.2f} Å for these cutoffs; the smallest that repeats the unit cell is {needed}"
             )
         self._matrix = np.rint(vectors @ np.linalg.pinv(crystal.lattice))
         self._inverse = np.linalg.inv(self._matrix)

@@ -184,8 +184,8 @@ def _check_symmetry(asymmetry: float, label: str) -> None:
     if asymmetry > ASYMMETRY:
         log.warning(
             "%s: forces miss the symmetry of the displaced structures by %.1f %%, and derivatives spread by "
-            "symmetry are as wrong: use k-points with the symmetry of the crystal (centred at Gamma), converge "
-            "self-consistency, take a supercell with the lattice's symmetry, or set symmetry=False",
+            "symmetry are as wrong: use k-points with the symmetry of the crystal (centred at Gamma), "
+            "converge self-consistency, take a supercell with the lattice's symmetry, or set symmetry=False",
             label,
             100 * asymmetry,
         )

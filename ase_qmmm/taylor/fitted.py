@@ -106,8 +106,8 @@ def fitted_derivatives(
     check_positive("amplitude", amplitude, "Å")
     if len(symmetry_operations(crystal)) < len(space_group(crystal)):
         raise ValueError(
-            "crystal: its initial magnetic moments or charges break the symmetry of its sites, which this fit "
-            "assumes; use displacement_derivatives"
+            "crystal: its initial magnetic moments or charges break the symmetry of its sites, which this "
+            "fit assumes; use displacement_derivatives"
         )
     # Three atoms must not be within the cutoff of each other around the supercell.
     reach = max(cutoffs[1], 1.5 * cutoffs.get(2, 0.0))

@@ -66,17 +66,20 @@ class ForceJobs:
         identity: str | None = None,
         progress: bool = False,
     ) -> None:
-        self.made = not hasattr(calc, "get_forces")
-        if isinstance(calc, type) or (self.made and not callable(calc)):
+        self.made = isinstance(calc, type) or not hasattr(calc, "get_forces")
+        if self.made and not callable(calc):
             raise TypeError(
-                f"calc: got {calc!r}, expected an ASE calculator or a function without arguments that makes one"
+                f"calc: got {type(calc).__name__}, expected an ASE calculator, or a function without "
+                f"arguments that makes one"
             )
         self.calc = calc
-        self.label = identity or repr(calc)
-        if cache is not None and identity is None and (self.made or " at 0x" in self.label):
+        own = type(calc).__repr__ is not object.__repr__ and not self.made
+        name = getattr(calc, "__qualname__", type(calc).__name__)
+        self.label = identity or (repr(calc) if own else name)
+        if cache is not None and identity is None and (not own or " at 0x" in self.label):
             raise ValueError(
-                f"identity: {type(calc).__name__} does not say what its settings are, so that a cache could not "
-                f"tell its results from others; give a text that does, e.g. identity='PBE 400 eV 4x4x4'"
+                f"identity: {name} does not say what its settings are, so that a cache could not tell its "
+                f"results from others; give a text that does, e.g. identity='PBE, 400 eV, 4x4x4'"
             )
         self.cache = None if cache is None else Path(cache)
         self.pool = executor if isinstance(executor, TaskPool) else TaskPool(executor, progress=progress)

@@ -33,8 +33,8 @@ def phonon_energies(
     """Energies ``hbar omega`` of the phonons at wave vectors.
 
     ``omega^2`` are the eigenvalues of the dynamical matrix
-    ``D_ab(q) = sum_rho Phi_ab(rho) exp(i q . rho) / sqrt(m_a m_b)``. Modes of imaginary frequency, of a crystal
-    that is not stable, have negative energies.
+    ``D_ab(q) = sum_rho Phi_ab(rho) exp(i q . rho) / sqrt(m_a m_b)``. Modes of imaginary frequency, those of a
+    crystal that is not stable, have negative energies.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def phonon_band_structure(
     constants : ForceConstants, CrystalDerivatives of kind "force", or TaylorForces
         Of a Taylor model, the phonons of its first order.
     path : ase.dft.kpoints.BandPath or str, optional
-        Special points such as ``"GXUGL"``, or a path made with ``atoms.cell.bandpath``. Default: the lattice's
-        own path in ASE.
+        Special points such as ``"GXUGL"``, or a path made with ``atoms.cell.bandpath``. Default: the
+        lattice's own path in ASE.
     npoints : int
         Number of points on a path given by name or by default.
     masses : ndarray, shape (n_basis,), optional
@@ -116,6 +116,7 @@ def _force_constants(source: Any) -> ForceConstants:
     found = getattr(source, "force_constants", source)
     if not isinstance(found, ForceConstants):
         raise TypeError(
-            f"constants: got {type(source).__name__}, expected ForceConstants, CrystalDerivatives or TaylorForces"
+            f"constants: got {type(source).__name__}, expected ForceConstants, CrystalDerivatives or "
+            f"TaylorForces"
         )
     return found

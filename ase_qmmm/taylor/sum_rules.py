@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 def exchanged(crystal: Crystal, cutoff: float, tensors: list[np.ndarray]) -> list[np.ndarray]:
     """Mean over the exchanges of indices of the derivatives of forces, of first or second order.
 
-    ``Phi(0, rho) = Phi(-rho, 0)^T``, and of second order the six ways to read ``Phi(0, rho, sigma)``, of which
-    those with two neighbours farther than the cutoff from each other are set to zero. A neighbour that occurs
-    twice keeps its value: the sum rules relate it to other clusters.
+    ``Phi(0, rho) = Phi(-rho, 0)^T``, and of second order the six ways to read ``Phi(0, rho, sigma)``, of
+    which those with two neighbours farther than the cutoff from each other are set to zero. A neighbour that
+    occurs twice keeps its value: the sum rules relate it to other clusters.
 
     Parameters
     ----------
@@ -42,15 +42,15 @@ def exchanged(crystal: Crystal, cutoff: float, tensors: list[np.ndarray]) -> lis
     reverse = reverse_index(crystal, cutoff)
     out = []
     for a, tensor in enumerate(swapped):
-        sites = crystal.stencil_sites(a, cutoff)[1]
+        at = crystal.stencil_sites(a, cutoff)[1]
         third = third_index(crystal, cutoff, a)
         first, second = np.nonzero((third >= 0) & (third.T >= 0))
         mean = np.zeros_like(tensor)
-        twice = np.arange(len(sites))
+        twice = np.arange(len(at))
         mean[:, twice, :, twice] = tensor[:, twice, :, twice]
         for k, m in zip(first, second, strict=True):
-            from_k = swapped[sites[k]][:, reverse[a][k], :, third[k, m]]  # [c, b, d]
-            from_m = swapped[sites[m]][:, reverse[a][m], :, third[m, k]]  # [d, b, c]
+            from_k = swapped[at[k]][:, reverse[a][k], :, third[k, m]]  # [c, b, d]
+            from_m = swapped[at[m]][:, reverse[a][m], :, third[m, k]]  # [d, b, c]
             here = tensor[:, k, :, m]
             mean[:, k, :, m] = (here + from_k.transpose(1, 0, 2) + from_m.transpose(1, 2, 0)) / 3
         out.append(mean)

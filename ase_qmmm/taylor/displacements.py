@@ -195,29 +195,31 @@ class DisplacedSupercells:
         found: np.ndarray = forces[image.number][self.supercell.indices(there)] @ image.operation.rotation
         return found
 
-    def asymmetry(self, cutoff: float, forces: Sequence[np.ndarray]) -> float:
+    def asymmetry(self, cutoff: float, forces: Sequence[np.ndarray], perfect: np.ndarray) -> float:
         """How far forces are from the symmetry of their structures, relative to the largest force.
 
         Compared are forces within the cutoff of the first displaced atom, under the operations that map the
-        displacements onto themselves.
+        displacements onto themselves, less those of the perfect crystal (n_basis, 3).
         """
         worst = 0.0
+        basis_of = np.array([b for b, _ in self.supercell.sites])
+        changes = [f - perfect[basis_of] for f in forces]
         for configuration, number in self._numbers.items():
             sites = tuple(site for site, _ in configuration)
             displacements = np.array([u for _, u in configuration])
             (basis, cell), crystal = sites[0], self.supercell.crystal
             _, others, cells = crystal.stencil_sites(basis, cutoff)
-            near = [
-                (int(b), tuple(int(x) for x in np.array(cell) + c))
-                for b, c in zip(others, cells, strict=True)
+            near = [sites[0]]
+            near += [
+                (int(b), tuple(map(int, np.array(cell) + c))) for b, c in zip(others, cells, strict=True)
             ]
-            scale = np.abs(forces[number]).max()
-            here = forces[number][self.supercell.indices(near)]
+            scale = np.abs(changes[number]).max()
+            here = changes[number][self.supercell.indices(near)]
             for op in self.group:
                 places, order, shift = _sorted_image(op, sites)
                 turned = (displacements @ op.rotation.T)[order]
-                if places == sites and np.abs(turned - displacements).max() < 10.0**-_DECIMALS:
-                    image = self.forces(Image(number, op, shift), near, forces)
+                if places == sites and np.abs(turned - displacements).max() < 3 * 10.0**-_DECIMALS:
+                    image = self.forces(Image(number, op, shift), near, changes)
                     worst = max(worst, float(np.abs(image - here).max() / scale))
         return worst
 

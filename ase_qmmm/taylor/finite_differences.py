@@ -123,7 +123,7 @@ def displacement_derivatives(
     jobs = ForceJobs(calc, executor=executor, cache=cache, identity=identity, progress=progress)
     cells = {j: Supercell(crystal, supercell, radius) for j, radius in cutoffs.items()}
     tensors: dict[int, list[np.ndarray]] = {}
-    energies = np.zeros(0)
+    energies, residual = np.zeros(0), np.zeros((0, 3))
     with jobs.pool:
         for j, radius in cutoffs.items():
             difference = _Differences(crystal, cells[j], group, radius, j, steps[j])
@@ -135,8 +135,10 @@ def displacement_derivatives(
             if perfect:
                 energies = np.full(crystal.n_basis, found[0] / len(atoms))
                 check_residual(forces[0], jobs.label)
+                origins: list[Site] = [(b, (0,) * len(crystal.lattice)) for b in range(crystal.n_basis)]
+                residual = forces[0][cells[j].indices(origins)]
             forces = forces[len(perfect) :]
-            _check_symmetry(difference.displaced.asymmetry(radius, forces), jobs.label)
+            _check_symmetry(difference.displaced.asymmetry(radius, forces, residual), jobs.label)
             tensors[j] = difference.tensors(forces)
     if order == 2 and sum_rules:
         tensors[2] = satisfy_sum_rules(crystal, cutoffs[2], tensors[2])

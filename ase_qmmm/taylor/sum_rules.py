@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import lsqr
 
 from ..crystal import Crystal
 from ..symmetry import Site, canonical_cluster, cluster_order, invariant_tensors, translation_rules
@@ -103,22 +105,24 @@ def satisfy_sum_rules(crystal: Crystal, cutoff: float, tensors: list[np.ndarray]
         part = slice(start, start + function.shape[1])
         total[part] -= tensors[a][:, k, :, m].reshape(27) @ function
         weight[part] += 1.0
-    allowed = _null_space(rules)
-    root = np.sqrt(weight)
-    found = np.linalg.lstsq(root[:, None] * allowed, total / np.maximum(root, 1.0), rcond=None)[0]
-    parameters = allowed @ found
+    # The triple of one atom with itself is not among the entries: it follows from rules that nothing else
+    # depends on, as exchange and the rules of pairs make the sum it must cancel symmetric.
+    known = weight > 0
+    rules = rules[~(rules[:, ~known] != 0).any(axis=1)][:, known]
+    mean, root = total[known] / weight[known], np.sqrt(weight[known])
+    # The smallest change, in the norm of all entries, that satisfies the rules.
+    change = lsqr(csr_array(rules / root), rules @ mean, atol=1e-15, btol=1e-15, conlim=0.0)[0]
+    parameters = np.zeros(size)
+    parameters[known] = mean - change / root
     out = [np.zeros_like(t) for t in tensors]
     for a, k, m, function, start in entries:
         values = function @ parameters[start : start + function.shape[1]]
         out[a][:, k, :, m] = -values.reshape(3, 3, 3)
-    change = max(float(np.abs(o - t).max()) for o, t in zip(out, tensors, strict=True))
-    largest = max(float(np.abs(t).max()) for t in tensors)
     log.info(
-        "sum rules within %g Å: %d parameters, the second order changes by up to %.3g of %.3g eV/Å^3",
+        "sum rules within %g Å change the second order by up to %.3g of %.3g eV/Å^3",
         cutoff,
-        allowed.shape[1],
-        change,
-        largest,
+        max(float(np.abs(o - t).max()) for o, t in zip(out, tensors, strict=True)),
+        max(float(np.abs(t).max()) for t in tensors),
     )
     return out
 
@@ -139,13 +143,3 @@ def _entries(
         shaped = matrix.reshape(3, 3, 3, -1).transpose(*back, 3)
         out.append((int(k), int(m), shaped.reshape(27, -1), start))
     return out
-
-
-def _null_space(rules: np.ndarray) -> np.ndarray:
-    """Orthonormal vectors (size, n) that all rules map to zero."""
-    size = rules.shape[1]
-    triangle = np.linalg.qr(rules, mode="r")
-    _, values, vectors = np.linalg.svd(triangle, full_matrices=True)
-    rank = int(np.sum(values > 1e-8))
-    null: np.ndarray = vectors[rank:size].T
-    return null

@@ -173,12 +173,13 @@ def test_force_of_any_displacement(silicon):
     assert errors["even"][0] / errors["even"][1] == pytest.approx(16, rel=0.35)
 
 
+@pytest.mark.slow
 def test_exact_derivatives_of_tight_binding(silicon_qm, silicon_crystal):
     """In a supercell with k-points, in which images are 30 Å apart, against the infinite crystal."""
     mu = fermi_level(silicon_qm, silicon_crystal)
     calc = silicon_qm.with_options(mu=mu, energy="grand", kpts={"size": (2, 2, 2), "gamma": True})
     found = displacement_derivatives(calc, silicon_crystal, 2, 2.5, supercell=4, sum_rules=False)
-    exact = calc.force_derivatives(silicon_crystal, 2, 2.5, error=1e-6)
+    exact = calc.force_derivatives(silicon_crystal, 2, 2.5, error=1e-5, margin=30.0)
     expected = exchanged(silicon_crystal, 2.5, exact.tensors[2])
     for b in range(2):
         first, second = exact.tensors[1][b], expected[b]
@@ -187,7 +188,7 @@ def test_exact_derivatives_of_tight_binding(silicon_qm, silicon_crystal):
         assert np.abs(found.tensors[2][b] - second).max() < 2.5e-3 * np.abs(second).max()
 
 
-@pytest.mark.parametrize("name", ["hcp", "B2 turned", "layer", "triclinic"])
+@pytest.mark.parametrize("name", ["hcp", "layer", pytest.param("triclinic", marks=pytest.mark.slow)])
 def test_sum_rules(name):
     """``sum_k Phi(l, m, k) = 0`` for two different atoms l, m, where both ways to read a pair must agree."""
     crystal = Crystal(CELLS[name]())
@@ -209,64 +210,66 @@ def test_sum_rules(name):
             assert np.abs(total).max() < 1e-9 * scale
 
 
-class TestStillingerWeber:
-    """Silicon, 5 Å and 4 Å: 10 and 27 parameters."""
+# Silicon has 10 and 27 parameters within these (Å).
+CUTOFFS = (5.0, 4.0)
 
-    cutoffs = (5.0, 4.0)
 
-    @pytest.fixture(scope="class")
-    def own(self, silicon):
-        crystal, calc = silicon
-        return displacement_derivatives(calc, crystal, 2, self.cutoffs, step=(0.003, 0.005))
+@pytest.fixture(scope="module")
+def own(silicon):
+    crystal, calc = silicon
+    return displacement_derivatives(calc, crystal, 2, CUTOFFS, step=(0.003, 0.005))
 
-    @pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
-    def test_symfc(self, silicon, own, caplog):
-        pytest.importorskip("symfc")
-        crystal, calc = silicon
-        with caplog.at_level("INFO"):
-            fit = fitted_derivatives(calc, crystal, 2, self.cutoffs, amplitude=0.003)
-        assert "37 parameters ({2: 10, 3: 27})" in caplog.text
-        assert [count_force_constants(crystal, r, n) for n, r in ((2, 5.0), (3, 4.0))] == [10, 27]
-        for j in (1, 2):
-            for a, b in zip(own.tensors[j], fit.tensors[j], strict=True):
-                # Third and fourth powers of 3e-3 Å, and of the steps.
-                assert np.abs(a - b).max() < 1e-4 * np.abs(b).max()
-        assert fit.energies == pytest.approx(own.energies, abs=1e-10)
 
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-    def test_hiphive(self, silicon, own, capsys):
-        """Fitted by hiPhive's own cluster space to forces of the same model."""
-        hiphive = pytest.importorskip("hiphive")
-        crystal, calc = silicon
-        space = hiphive.ClusterSpace(crystal.unit_cell, list(self.cutoffs))
-        assert [space.get_n_dofs_by_order(n) for n in (2, 3)] == [10, 27]
-        box = Supercell(crystal, 4, 1.5 * self.cutoffs[1])
-        container = hiphive.StructureContainer(space)
-        rng = np.random.default_rng(1)
-        for u in rng.normal(scale=0.003, size=(3, len(box.atoms), 3)):
-            for sign in (1, -1):
-                moved = box.atoms.copy()
-                moved.positions += sign * u
-                forces = calc.get_property("forces", moved)
-                ideal = box.atoms.copy()
-                ideal.new_array("displacements", sign * u)
-                ideal.new_array("forces", forces)
-                container.add_structure(ideal)
-        parameters = np.linalg.lstsq(*container.get_fit_data(), rcond=None)[0]
-        potential = hiphive.ForceConstantPotential(space, parameters)
-        constants = potential.get_force_constants(box.atoms)
-        for j, radius in own.cutoffs.items():
-            array = constants.get_fc_array(j + 1)
-            for basis in range(2):
-                _, others, cells = crystal.stencil_sites(basis, radius)
-                near = box.indices([(int(b), tuple(map(int, c))) for b, c in zip(others, cells, strict=True)])
-                atom = box.indices([(basis, (0, 0, 0))])[0]
-                if j == 1:
-                    expected = -array[atom][near].transpose(1, 0, 2)
-                else:
-                    expected = -array[atom][np.ix_(near, near)].transpose(2, 0, 3, 1, 4)
-                error = np.abs(own.tensors[j][basis] - expected).max()
-                assert error < 1e-4 * np.abs(expected).max()
+@pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
+def test_against_symfc(silicon, own, caplog):
+    pytest.importorskip("symfc")
+    crystal, calc = silicon
+    with caplog.at_level("INFO"):
+        fit = fitted_derivatives(calc, crystal, 2, CUTOFFS, amplitude=0.003)
+    assert "37 parameters ({2: 10, 3: 27})" in caplog.text
+    assert [count_force_constants(crystal, r, n) for n, r in ((2, 5.0), (3, 4.0))] == [10, 27]
+    for j in (1, 2):
+        for a, b in zip(own.tensors[j], fit.tensors[j], strict=True):
+            # Third and fourth powers of 3e-3 Å, and of the steps.
+            assert np.abs(a - b).max() < 1e-4 * np.abs(b).max()
+    assert fit.energies == pytest.approx(own.energies, abs=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_against_hiphive(silicon, own, capsys):
+    """Fitted by hiPhive's own cluster space to forces of the same model."""
+    hiphive = pytest.importorskip("hiphive")
+    crystal, calc = silicon
+    space = hiphive.ClusterSpace(crystal.unit_cell, list(CUTOFFS))
+    assert [space.get_n_dofs_by_order(n) for n in (2, 3)] == [10, 27]
+    box = Supercell(crystal, 4, 1.5 * CUTOFFS[1])
+    container = hiphive.StructureContainer(space)
+    rng = np.random.default_rng(1)
+    for u in rng.normal(scale=0.003, size=(3, len(box.atoms), 3)):
+        for sign in (1, -1):
+            moved = box.atoms.copy()
+            moved.positions += sign * u
+            forces = calc.get_property("forces", moved)
+            ideal = box.atoms.copy()
+            ideal.new_array("displacements", sign * u)
+            ideal.new_array("forces", forces)
+            container.add_structure(ideal)
+    parameters = np.linalg.lstsq(*container.get_fit_data(), rcond=None)[0]
+    potential = hiphive.ForceConstantPotential(space, parameters)
+    constants = potential.get_force_constants(box.atoms)
+    for j, radius in own.cutoffs.items():
+        array = constants.get_fc_array(j + 1)
+        for basis in range(2):
+            _, others, cells = crystal.stencil_sites(basis, radius)
+            near = box.indices([(int(b), tuple(map(int, c))) for b, c in zip(others, cells, strict=True)])
+            atom = box.indices([(basis, (0, 0, 0))])[0]
+            if j == 1:
+                expected = -array[atom][near].transpose(1, 0, 2)
+            else:
+                expected = -array[atom][np.ix_(near, near)].transpose(2, 0, 3, 1, 4)
+            error = np.abs(own.tensors[j][basis] - expected).max()
+            assert error < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")

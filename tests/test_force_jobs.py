@@ -110,7 +110,7 @@ def test_a_failed_calculation_is_named_and_the_others_are_kept(crystal, expected
     calc = Flaky(fail_at=6, how=how)
     # Two calculations of order one come first.
     with pytest.raises(
-        NumericsError, match=rf"displaced structure 3 of 6 \(.*Å\), Flaky EMT: {message}"
+        NumericsError, match=rf"displaced structure 3 of 9 \(.*Å\), Flaky EMT: {message}"
     ) as info:
         derivatives(crystal, calc, tmp_path)
     file = Path(str(info.value).split("structure is in ")[1].split(",")[0])
@@ -118,7 +118,7 @@ def test_a_failed_calculation_is_named_and_the_others_are_kept(crystal, expected
     assert np.sum(np.linalg.norm(spoilt.positions - crystal.supercell(3).positions, axis=1) > 0.01) == 2
     again = Flaky()
     assert same(derivatives(crystal, again, tmp_path), expected)
-    assert again.calls == 8 - 5
+    assert again.calls == 11 - 5
 
 
 def test_without_a_cache_the_message_says_how_to_find_the_structure(crystal):
@@ -142,7 +142,7 @@ def test_a_killed_run_resumes(crystal, expected, tmp_path):
     assert len(list(cache.glob("*.npz"))) == 4
     calc = Flaky()
     assert same(derivatives(crystal, calc, cache), expected)
-    assert calc.calls == 8 - 4
+    assert calc.calls == 11 - 4
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "nan", "text", "large"])
@@ -183,8 +183,7 @@ def test_processes_make_calculators_that_do_not_pickle(crystal, expected, tmp_pa
         assert same(derivatives(crystal, Unpicklable, tmp_path, executor=pool, identity="EMT"), expected)
     calc = Flaky()
     derivatives(crystal, calc, tmp_path, identity="EMT")
-    # The package that defines the calculator belongs to its identity.
-    assert calc.calls == (0 if Flaky.__module__ == Unpicklable.__module__ else 8)
+    assert calc.calls == 0
 
 
 def test_a_cache_needs_an_identity(crystal, tmp_path):

@@ -107,7 +107,6 @@ def test_emt_copper_script(tmp_path, capsys):
         ["--cells", "3", "--r-qm", "4.0", "--cutoff", "5", "--fmax", "0.01", "--cache", str(cache)]
     )
     printed = capsys.readouterr().out
-    # phonons of EMT copper reach 8.1 THz; measured 7.3 THz
     assert "phonons up to 8." in printed
     assert float(printed.split("position: ")[1].split()[0]) < 3e-3
     assert len(list(cache.glob("*.npz"))) == 2

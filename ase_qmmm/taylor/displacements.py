@@ -196,7 +196,7 @@ class DisplacedSupercells:
         return found
 
     def asymmetry(self, cutoff: float, forces: Sequence[np.ndarray], perfect: np.ndarray) -> float:
-        """How far forces are from the symmetry of their structures, relative to the largest force.
+        """How far forces (eV/Å) are from the symmetry of their structures.
 
         Compared are forces within the cutoff of the first displaced atom, under the operations that map the
         displacements onto themselves, less those of the perfect crystal (n_basis, 3).
@@ -213,14 +213,13 @@ class DisplacedSupercells:
             near += [
                 (int(b), tuple(map(int, np.array(cell) + c))) for b, c in zip(others, cells, strict=True)
             ]
-            scale = np.abs(changes[number]).max()
             here = changes[number][self.supercell.indices(near)]
             for op in self.group:
                 places, order, shift = _sorted_image(op, sites)
                 turned = (displacements @ op.rotation.T)[order]
                 if places == sites and np.abs(turned - displacements).max() < 3 * 10.0**-_DECIMALS:
                     image = self.forces(Image(number, op, shift), near, changes)
-                    worst = max(worst, float(np.abs(image - here).max() / scale))
+                    worst = max(worst, float(np.abs(image - here).max()))
         return worst
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 STEPS = {1: 0.01, 2: 0.03}
 # Forces (eV/Å) on the perfect crystal above which a warning is logged.
 RESIDUAL = 0.01
-# Relative violation of symmetry by forces above which a warning is logged.
+# Violation of symmetry, relative to the largest derivative, above which a warning is logged.
 ASYMMETRY = 0.01
 
 
@@ -138,8 +138,9 @@ def displacement_derivatives(
                 origins: list[Site] = [(b, (0,) * len(crystal.lattice)) for b in range(crystal.n_basis)]
                 residual = forces[0][cells[j].indices(origins)]
             forces = forces[len(perfect) :]
-            _check_symmetry(difference.displaced.asymmetry(radius, forces, residual), jobs.label)
             tensors[j] = difference.tensors(forces)
+            asymmetry = difference.displaced.asymmetry(radius, forces, residual) / steps[j] ** j
+            _check_symmetry(asymmetry / max(float(np.abs(t).max()) for t in tensors[j]), j, jobs.label)
     if order == 2 and sum_rules:
         tensors[2] = satisfy_sum_rules(crystal, cutoffs[2], tensors[2])
     return CrystalDerivatives(crystal, "force", cutoffs, tensors, energies, jobs.label)
@@ -181,15 +182,16 @@ def check_residual(forces: np.ndarray, label: str) -> None:
         )
 
 
-def _check_symmetry(asymmetry: float, label: str) -> None:
-    log.info("forces have the symmetry of their structures to %.1e", asymmetry)
+def _check_symmetry(asymmetry: float, order: int, label: str) -> None:
+    log.info("order %d: symmetry of the forces holds to %.1e of the derivatives", order, asymmetry)
     if asymmetry > ASYMMETRY:
         log.warning(
-            "%s: forces miss the symmetry of the displaced structures by %.1f %%, and derivatives spread by "
-            "symmetry are as wrong: use k-points with the symmetry of the crystal (centred at Gamma), "
-            "converge self-consistency, take a supercell with the lattice's symmetry, or set symmetry=False",
+            "%s: forces miss the symmetry of the displaced structures, by %.1f %% of the largest derivative "
+            "of order %d: use k-points with the symmetry of the crystal (centred at Gamma), converge "
+            "self-consistency, take a supercell with the lattice's symmetry, or set symmetry=False",
             label,
             100 * asymmetry,
+            order,
         )
 
 

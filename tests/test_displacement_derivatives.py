@@ -282,6 +282,24 @@ def test_fit_of_a_layer():
     assert np.abs(fit.tensors[1][0] - own.tensors[1][0]).max() < 1e-3 * np.abs(own.tensors[1][0]).max()
 
 
+def test_supercells_of_any_shape():
+    """A cubic one of a primitive cell, and a skewed one, give what the smallest does."""
+    crystal = Crystal(bulk("Cu", a=3.6))
+    cubic = 2 * np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+    skewed = np.array([[3, 0, 0], [3, 3, 0], [0, -3, 3]])
+    expected = displacement_derivatives(EMT(), crystal, 1, 3.0, supercell=3)
+    found = displacement_derivatives(EMT(), crystal, 1, 3.0, supercell=skewed)
+    assert np.abs(found.tensors[1][0] - expected.tensors[1][0]).max() < 1e-10
+    for matrix in (cubic, skewed):
+        box = Supercell(crystal, matrix, 3.0)
+        assert np.array_equal(box.indices(box.sites), np.arange(len(box.atoms)))
+        # A translation by the supercell leads to the same atoms.
+        moved = [(b, tuple(np.array(cell) + matrix[0] - matrix[2])) for b, cell in box.sites]
+        assert np.array_equal(box.indices(moved), np.arange(len(box.atoms)))
+    with pytest.raises(ValueError, match="images are"):
+        Supercell(crystal, np.diag([5, 5, 2]), 3.0)
+
+
 def test_initial_moments_lower_the_symmetry():
     cell = bulk("Fe", cubic=True)
     assert len(space_group(Crystal(cell))) == len(symmetry_operations(Crystal(cell))) == 96

@@ -115,7 +115,7 @@ def displacement_derivatives(
     >>> crystal = Crystal.relaxed(bulk("Cu"), EMT())
     >>> d = displacement_derivatives(EMT(), crystal, order=2, cutoff=(6.0, 2.6))
     >>> d.tensors[1][0].shape, d.tensors[2][0].shape
-    ((3, 54, 3), (3, 12, 3, 12, 3))
+    ((3, 78, 3), (3, 12, 3, 12, 3))
     """
     cutoffs = check_orders(crystal, order, cutoff)
     steps = dict(STEPS) if step is None else _per_order("step", step, order)
@@ -124,7 +124,7 @@ def displacement_derivatives(
     cells = {j: Supercell(crystal, supercell, radius) for j, radius in cutoffs.items()}
     tensors: dict[int, list[np.ndarray]] = {}
     energies, residual = np.zeros(0), np.zeros((0, 3))
-    with jobs.pool:
+    with jobs:
         for j, radius in cutoffs.items():
             difference = _Differences(crystal, cells[j], group, radius, j, steps[j])
             structures, names = difference.displaced.structures()

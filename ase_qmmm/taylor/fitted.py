@@ -148,7 +148,7 @@ def fitted_derivatives(
         f"random displacements {k}, seed {seed}, {amplitude:g} Å" for k in range(2 * sets)
     ]
     jobs = ForceJobs(calc, executor=executor, cache=cache, identity=identity, progress=progress)
-    with jobs.pool:
+    with jobs:
         energies, forces = jobs.run(structures, names)
     check_residual(forces[0], jobs.label)
     solver.displacements = displacements

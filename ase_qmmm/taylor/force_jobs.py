@@ -83,7 +83,16 @@ class ForceJobs:
             )
         self.cache = None if cache is None else Path(cache)
         self.pool = executor if isinstance(executor, TaskPool) else TaskPool(executor, progress=progress)
+        self._own_pool = self.pool is not executor
         self._identity = f"{self.label} {_version(calc)}"
+
+    def __enter__(self) -> ForceJobs:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End own workers; a ``TaskPool`` that was given keeps them."""
+        if self._own_pool:
+            self.pool.close()
 
     def run(self, structures: Sequence[Atoms], names: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Energies (m,) in eV and forces (n, 3) in eV/Å of structures, with names for messages.

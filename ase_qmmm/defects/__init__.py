@@ -1,0 +1,1 @@
+"""Crystal defects: builders and far-field predictors."""

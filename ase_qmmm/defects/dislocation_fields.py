@@ -139,8 +139,10 @@ class SlipCompatiblePredictor(DislocationPredictor):
     ----------
     elastic_constants, burgers, core
         See :class:`DislocationPredictor`; the Burgers vector has x >= 0, y = 0.
-    r_hat : float, optional
-        Radius (Å) from which xi has its full form; default four times the edge part of the Burgers vector.
+    r_hat : float
+        Radius (Å) from which xi has its full form; at least three times the edge part of the Burgers vector, so
+        that xi does not fold over. Default 0: eta = 1 throughout, which is one-to-one on planes of atoms further
+        than ``|b_12| / (2 pi)`` from the cut and leaves no trace of it in the core either.
 
     References
     ----------
@@ -148,7 +150,7 @@ class SlipCompatiblePredictor(DislocationPredictor):
     """
 
     def __init__(
-        self, elastic_constants: Any, burgers: Any, core: Any = (0.0, 0.0), r_hat: float | None = None
+        self, elastic_constants: Any, burgers: Any, core: Any = (0.0, 0.0), r_hat: float = 0.0
     ) -> None:
         super().__init__(elastic_constants, burgers, core)
         size = float(np.linalg.norm(self.burgers))
@@ -159,20 +161,22 @@ class SlipCompatiblePredictor(DislocationPredictor):
             )
         edge = max(float(self.burgers[0]), 0.0)
         self._edge = edge if edge > 1e-9 * size else 0.0
-        self.r_hat = 4 * self._edge if r_hat is None else check_positive("r_hat", r_hat, "Å")
-        # eta' <= 2 in smooth_step; beyond this xi might fold over.
-        if self.r_hat < 3 * self._edge:
+        self.r_hat = check_positive("r_hat", r_hat, "Å", zero=True)
+        if 0 < self.r_hat < 3 * self._edge:
             raise ValueError(
-                f"r_hat: got {self.r_hat:g} Å, expected at least three times the edge part, {3 * self._edge:g} Å"
+                f"r_hat: got {self.r_hat:g} Å, expected 0 or at least three times the edge part, "
+                f"{3 * self._edge:g} Å"
             )
 
     def _slip(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``x - xi(x)`` along x (n,), and its gradient (n, 2)."""
         radius = np.maximum(np.hypot(r[:, 0], r[:, 1]), 1e-12)
         angle = np.arctan2(-r[:, 1], -r[:, 0]) + np.pi
-        eta, slope = smooth_step(radius / self.r_hat)
         factor = self._edge / (2 * np.pi)
         turn = np.column_stack([-r[:, 1], r[:, 0]]) / (radius**2)[:, None]
+        if self.r_hat == 0:
+            return factor * angle, factor * turn
+        eta, slope = smooth_step(radius / self.r_hat)
         radial = r / radius[:, None] * (slope * angle / self.r_hat)[:, None]
         return factor * eta * angle, factor * (eta[:, None] * turn + radial)
 

@@ -138,7 +138,7 @@ class SlipCompatiblePredictor(DislocationPredictor):
     Parameters
     ----------
     elastic_constants, burgers, core
-        See :class:`DislocationPredictor`; the Burgers vector has x >= 0, y = 0.
+        See :class:`DislocationPredictor`; the Burgers vector has y = 0.
     r_hat : float
         Radius (Å) from which xi has its full form; at least three times the edge part of the Burgers vector, so
         that xi does not fold over. Default 0: eta = 1 throughout, which is one-to-one on planes of atoms further
@@ -154,18 +154,17 @@ class SlipCompatiblePredictor(DislocationPredictor):
     ) -> None:
         super().__init__(elastic_constants, burgers, core)
         size = float(np.linalg.norm(self.burgers))
-        if abs(self.burgers[1]) > 1e-6 * size or self.burgers[0] < -1e-6 * size:
+        if abs(self.burgers[1]) > 1e-6 * size:
             raise ValueError(
-                f"burgers: got {burgers!r}, expected x >= 0 and y = 0; turn the axes so that x is along the "
-                f"edge part"
+                f"burgers: got {burgers!r}, expected y = 0; turn the axes so that x is along the edge part"
             )
-        edge = max(float(self.burgers[0]), 0.0)
-        self._edge = edge if edge > 1e-9 * size else 0.0
+        edge = float(self.burgers[0])
+        self._edge = edge if abs(edge) > 1e-9 * size else 0.0
         self.r_hat = check_positive("r_hat", r_hat, "Å", zero=True)
-        if 0 < self.r_hat < 3 * self._edge:
+        if 0 < self.r_hat < 3 * abs(self._edge):
             raise ValueError(
                 f"r_hat: got {self.r_hat:g} Å, expected 0 or at least three times the edge part, "
-                f"{3 * self._edge:g} Å"
+                f"{3 * abs(self._edge):g} Å"
             )
 
     def _slip(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +185,7 @@ class SlipCompatiblePredictor(DislocationPredictor):
         if self._edge == 0:
             return r
         # xi^-1 lies between x and x + b; xi grows with x.
-        low, high = r.copy(), r + [self._edge, 0]
+        low, high = r + [min(self._edge, 0.0), 0.0], r + [max(self._edge, 0.0), 0.0]
         z = (low + high) / 2
         for _ in range(60):
             above = z[:, 0] - self._slip(z)[0] > r[:, 0]

@@ -284,8 +284,13 @@ def plane_heights(frame: LineFrame, reach: float | None = None) -> np.ndarray:
     return np.unique(np.round(heights, 6))
 
 
-def default_core(frame: LineFrame, burgers: np.ndarray, constants: np.ndarray) -> np.ndarray:
-    """Hole between columns (2,) at which the predictor keeps atoms furthest apart; nearest to the origin."""
+def default_core(
+    frame: LineFrame, burgers: np.ndarray, constants: np.ndarray, height: float | None = None
+) -> np.ndarray:
+    """Hole between columns (2,) at which the predictor keeps atoms furthest apart; nearest to the origin.
+
+    With `height` only holes at this y are looked at.
+    """
     near = frame.crystal.nearest_neighbour_distance
     sites, basis = frame.sites(6 * near, np.zeros(2))
     columns = np.unique(np.round(sites[:, :2], 5), axis=0)
@@ -304,6 +309,8 @@ def default_core(frame: LineFrame, burgers: np.ndarray, constants: np.ndarray) -
     inside = (np.abs(holes @ np.linalg.inv(cell)) <= 0.75).all(axis=1)
     spacing = np.abs(holes[:, 1][:, None] - heights[None]).min(axis=1)
     holes = holes[inside & (spacing > 0.05 * near)]
+    if height is not None:
+        holes = holes[np.abs(holes[:, 1] - height) < 1e-4 * near]
     best: tuple[float, float] | None = None
     chosen = None
     patch = Atoms(frame.crystal.numbers[basis], sites, cell=[0, 0, frame.period], pbc=(False, False, True))

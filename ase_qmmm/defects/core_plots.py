@@ -44,8 +44,8 @@ def differential_displacements(
     missing = [name for name in ("burgers", "core") if name not in atoms.info]
     if missing or "reference_positions" not in atoms.arrays:
         raise StructureError(
-            "atoms: expected arrays['reference_positions'], info['burgers'] and info['core'], as the builders of "
-            "dislocations write them"
+            "atoms: expected arrays['reference_positions'], info['burgers'] and info['core'], as the builders "
+            "of dislocations write them"
         )
     if component not in ("auto", "screw", "edge"):
         raise ValueError(f"component: got {component!r}, expected 'screw', 'edge' or 'auto'")
@@ -100,8 +100,8 @@ def plot_differential_displacement(
 ) -> Any:
     """Differential displacement map (Vitek): arrows between neighbouring columns of atoms around the core.
 
-    An arrow that spans two columns is half a Burgers vector long. Circles are columns, shaded by their height along
-    the line in the perfect crystal; a cross marks the core of the predictor.
+    An arrow that spans two columns is half a Burgers vector long. Circles are columns, shaded by their
+    height along the line in the perfect crystal; a cross marks the core of the predictor.
 
     Parameters
     ----------
@@ -145,7 +145,16 @@ def plot_differential_displacement(
     axes = figure.subplots()
     columns, height = _columns(planar, reference[:, 2], float(np.linalg.norm(atoms.cell[2])), radius)
     axes.scatter(
-        *columns.T, c=height, cmap="Greys", vmin=-0.5, vmax=1.3, s=90, edgecolors="#5a5a5a", linewidths=0.6, zorder=2
+        columns[:, 0],
+        columns[:, 1],
+        c=height,
+        cmap="Greys",
+        vmin=-0.5,
+        vmax=1.3,
+        s=90,
+        edgecolors="#5a5a5a",
+        linewidths=0.6,
+        zorder=2,
     )
     axes.quiver(
         *start.T, *arrows.T, angles="xy", scale_units="xy", scale=1, width=0.006, color="#d55e00", zorder=3
@@ -157,7 +166,9 @@ def plot_differential_displacement(
     axes.set_xlabel("x, glide (Å)")
     axes.set_ylabel("y, normal to the glide plane (Å)")
     name = atoms.info.get("defect", "dislocation")
-    axes.set_title(title or f"{name} in {atoms.get_chemical_formula(empirical=True)}: {component} part, b = {b:.3f} Å")
+    axes.set_title(
+        title or f"{name} in {atoms.get_chemical_formula(empirical=True)}: {component} part, b = {b:.3f} Å"
+    )
     if path is not None:
         figure.savefig(path, dpi=130)
     return figure

@@ -44,9 +44,7 @@ class CrackPredictor:
        ``matscipy.fracture_mechanics.crack.CubicCrystalCrack``.
     """
 
-    def __init__(
-        self, elastic_constants: Any, k_i: float, k_ii: float = 0.0, tip: Any = (0.0, 0.0)
-    ) -> None:
+    def __init__(self, elastic_constants: Any, k_i: float, k_ii: float = 0.0, tip: Any = (0.0, 0.0)) -> None:
         self._solution = _solution(stiffness_tensor(elastic_constants))
         self.k_i, self.k_ii = float(k_i), float(k_ii)
         if not np.isfinite([self.k_i, self.k_ii]).all():
@@ -128,8 +126,8 @@ def crack(
 ) -> Atoms:
     """A crack in a cylinder around its tip, periodic along the front, at the near-tip elastic field.
 
-    Axes: x the direction of growth, y normal to the crack, z along the front. The flanks are free surfaces that
-    run out through the frozen shell.
+    Axes: x the direction of growth, y normal to the crack, z along the front. The flanks are free surfaces
+    that run out through the frozen shell.
 
     Parameters
     ----------
@@ -148,8 +146,8 @@ def crack(
     Returns
     -------
     ase.Atoms
-        As from :func:`edge_dislocation`; ``info["core"]`` is the tip, ``info["k_i"]`` and ``info["k_ii"]`` the
-        load.
+        As from :func:`edge_dislocation`; ``info["core"]`` is the tip, ``info["k_i"]`` and ``info["k_ii"]``
+        the load.
 
     Raises
     ------
@@ -166,9 +164,7 @@ def crack(
     check_core(frame, centre)
     atoms, basis = frame.cylinder(radius + frozen_width, centre, n_periods)
     middle = atoms.cell.array.diagonal() / 2
-    predictor = CrackPredictor(
-        frame.rotate_tensor(stiffness_tensor(elastic_constants)), k_i, k_ii, middle
-    )
+    predictor = CrackPredictor(frame.rotate_tensor(stiffness_tensor(elastic_constants)), k_i, k_ii, middle)
     reference = atoms.positions.copy()
     atoms.positions += predictor.displacement(reference)
     if internal is not None:

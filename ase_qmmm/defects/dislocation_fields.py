@@ -34,7 +34,9 @@ def stiffness_tensor(constants: Any) -> np.ndarray:
         )
     voigt = full_3x3x3x3_to_Voigt_6x6(given, check_symmetry=False)
     if not np.isfinite(voigt).all() or np.linalg.eigvalsh((voigt + voigt.T) / 2).min() <= 0:
-        raise ValueError("elastic_constants: expected a positive definite matrix (a stable crystal), in eV/Å^3")
+        raise ValueError(
+            "elastic_constants: expected a positive definite matrix (a stable crystal), in eV/Å^3"
+        )
     tensor: np.ndarray = given
     return tensor
 
@@ -104,7 +106,8 @@ class DislocationPredictor:
         points = np.asarray(positions, dtype=float)
         if points.ndim != 2 or points.shape[1] not in (2, 3):
             raise ValueError(f"positions: got shape {points.shape}, expected (n, 3)")
-        return points[:, :2] - self.core
+        relative: np.ndarray = points[:, :2] - self.core
+        return relative
 
     def _elastic_displacement(self, r: np.ndarray) -> np.ndarray:
         # Angles between 0 and 2 pi: those of -r lie between -pi and pi, half a turn behind.
@@ -131,18 +134,18 @@ class DislocationPredictor:
 class SlipCompatiblePredictor(DislocationPredictor):
     """Elastic field of a dislocation that leaves no trace of the branch cut in the lattice.
 
-    ``u_0(x) = u(xi^-1(x))`` with ``xi(x) = x - b_12 / (2 pi) eta(|x| / r_hat) arg(x)`` [1]_: below the cut the
-    field is taken at the place in which the lattice stands after the slip, so that the two sides match as
-    lattices, not only as media. The force on the unrelaxed crystal then decays as ``r^-3`` all around.
+    ``u_0(x) = u(xi^-1(x))`` with ``xi(x) = x - b_12 / (2 pi) eta(|x| / r_hat) arg(x)`` [1]_: below the cut
+    the field is taken at the place in which the lattice stands after the slip, so that the two sides match
+    as lattices, not only as media. The force on the unrelaxed crystal then decays as ``r^-3`` all around.
 
     Parameters
     ----------
     elastic_constants, burgers, core
         See :class:`DislocationPredictor`; the Burgers vector has y = 0.
     r_hat : float
-        Radius (Å) from which xi has its full form; at least three times the edge part of the Burgers vector, so
-        that xi does not fold over. Default 0: eta = 1 throughout, which is one-to-one on planes of atoms further
-        than ``|b_12| / (2 pi)`` from the cut and leaves no trace of it in the core either.
+        Radius (Å) from which xi has its full form; at least three times the edge part of the Burgers
+        vector, so that xi does not fold over. Default 0: eta = 1 throughout, which is one-to-one on planes
+        of atoms further than ``|b_12| / (2 pi)`` from the cut and leaves no trace of it in the core either.
 
     References
     ----------
@@ -192,7 +195,7 @@ class SlipCompatiblePredictor(DislocationPredictor):
             high[above, 0] = z[above, 0]
             low[~above, 0] = z[~above, 0]
             z = (low + high) / 2
-        return z
+        return np.asarray(z)
 
     def displacement(self, positions: Any) -> np.ndarray:
         """Displacement (n, 3) in Å of the sites at `positions` (n, 3) of the perfect crystal."""

@@ -33,7 +33,7 @@ def burgers_vector(crystal: Crystal, burgers: Any) -> np.ndarray:
         shortest = crystal.lattice[np.argmin(np.linalg.norm(crystal.lattice, axis=1))]
         raise ValueError(
             f"burgers: got {burgers!r}, which is no vector of the lattice of {crystal!r}; a perfect "
-            f"dislocation has one, such as {np.round(shortest, 4)} Å (indices count conventional cell vectors)"
+            f"dislocation has one, such as {np.round(shortest, 4)} Å (in indices of the conventional cell)"
         )
     return vector
 
@@ -45,7 +45,9 @@ def dislocation_frame(
     frame = line_frame(crystal, line, normal)
     turned = frame.rotation @ burgers
     if abs(turned[1]) > 1e-4 * np.linalg.norm(turned):
-        raise ValueError("plane: the Burgers vector does not lie in it; the dislocation could not glide there")
+        raise ValueError(
+            "plane: the Burgers vector does not lie in it; the dislocation could not glide there"
+        )
     if turned[0] < -1e-9:
         frame = line_frame(crystal, line, -normal)
         turned = frame.rotation @ burgers
@@ -80,7 +82,8 @@ def edge_dislocation(
     elastic_constants : array_like, shape (6, 6) or (3, 3, 3, 3)
         Of the model, in the axes of the crystal; see :func:`elastic_constants`.
     plane : array_like, shape (3,), optional
-        Miller indices of the glide plane; default the most widely spaced one that contains the Burgers vector.
+        Miller indices of the glide plane; default the most widely spaced one that contains the Burgers
+        vector.
     radius : float
         Of the free atoms around the line (Å).
     frozen_width : float
@@ -96,8 +99,8 @@ def edge_dislocation(
     -------
     ase.Atoms
         Arrays ``reference_positions`` (Å), ``basis``, ``frozen`` (bool) and ``region``; ``info`` holds
-        ``defect``, ``core`` (3,), ``burgers`` (3,) and ``line`` (3,) in these axes, ``orientation`` (3, 3), rows
-        the axes in those of the crystal.
+        ``defect``, ``core`` (3,), ``burgers`` (3,) and ``line`` (3,) in these axes, ``orientation`` (3,
+        3), rows the axes in those of the crystal.
 
     Raises
     ------
@@ -322,4 +325,4 @@ def default_core(
         if best is None or candidate > best:
             best, chosen = candidate, hole
     assert chosen is not None
-    return chosen
+    return np.asarray(chosen)

@@ -75,8 +75,8 @@ def elastic_constants(
             calc, crystal, 2, relaxed=crystal.n_basis > 1, fixed_number=calc.mu is None
         )
         _check_stress(tensors.stress, crystal)
-        exact: np.ndarray = full_3x3x3x3_to_Voigt_6x6(tensors.elastic_constants(), check_symmetry=False)
-        return (exact + exact.T) / 2
+        exact = full_3x3x3x3_to_Voigt_6x6(tensors.elastic_constants(), check_symmetry=False)
+        return np.asarray((exact + exact.T) / 2)
     try:
         stress = atoms.get_stress(voigt=False)
     except PropertyNotImplementedError:
@@ -86,7 +86,7 @@ def elastic_constants(
     relax: dict[str, Any] = {} if crystal.n_basis == 1 else {"optimizer": BFGS, "fmax": fmax}
     fitted, _ = fit_elastic_constants(atoms, delta=delta, verbose=False, **relax)
     fitted = np.asarray(fitted)
-    return (fitted + fitted.T) / 2
+    return np.asarray((fitted + fitted.T) / 2)
 
 
 def _check_stress(stress: np.ndarray, crystal: Crystal) -> None:
@@ -172,7 +172,7 @@ class InternalDisplacements:
         return cls(crystal, linear, quadratic)
 
     def shift(self, gradient: np.ndarray, basis: np.ndarray) -> np.ndarray:
-        """Displacements (n, 3) in Å of atoms on the sites `basis` (n,) under deformation gradients (n, 3, 3)."""
+        """Displacements (n, 3) in Å of atoms on the sites `basis` (n,) under gradients F (n, 3, 3)."""
         gradient = np.asarray(gradient, dtype=float)
         if gradient.ndim != 3 or gradient.shape[1:] != (3, 3) or len(gradient) != len(basis):
             raise ValueError(f"gradient: got shape {gradient.shape}, expected ({len(basis)}, 3, 3)")
@@ -234,7 +234,7 @@ def _relaxed_shift(atoms: Atoms, strain: np.ndarray, inverse: np.ndarray, fmax: 
         deformed.positions = affine + shift
         forces = deformed.get_forces()
         if np.abs(forces - forces.mean(axis=0)).max() < fmax:
-            return shift
+            return np.asarray(shift)
         shift = shift + (inverse @ forces.ravel()).reshape(-1, 3)
     raise NumericsError(
         f"crystal: the basis did not relax under a strain of {np.abs(strain).max():g} (force "

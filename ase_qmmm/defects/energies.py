@@ -40,8 +40,9 @@ def formation_energy(
     chemical_potentials : mapping of str to float, optional
         By element (eV). Needed where the composition is not that of a compound crystal, or for impurities.
     reference : ase.Atoms, optional
-        Perfect crystal whose energy per atom is taken (with the same calculator); the supercell without the defect makes
-        errors of k-points cancel. Default the unit cell of `crystal`, with the k-points of a bulk cell.
+        Perfect crystal whose energy per atom is taken (with the same calculator); the supercell without
+        the defect makes errors of k-points cancel. Default the unit cell of `crystal`, with the k-points
+        of a bulk cell.
 
     Raises
     ------
@@ -83,10 +84,11 @@ def formation_energy(
             continue
         if element not in given:
             raise ValueError(
-                f"chemical_potentials: {excess:g} {element} more than in {crystal!r}; give its chemical potential (eV)"
+                f"chemical_potentials: {excess:g} {element} more than in {crystal!r}; give its "
+                f"chemical potential (eV)"
             )
         energy -= excess * given[element]
-    return energy
+    return float(energy)
 
 
 @checked_keywords

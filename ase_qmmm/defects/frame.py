@@ -57,8 +57,10 @@ def lattice_period(crystal: Crystal, name: str, vector: np.ndarray) -> np.ndarra
     for k in range(1, 49):
         integers = np.rint(k * coefficients)
         if np.abs(integers - k * coefficients).max() < 1e-4:
-            return integers.astype(int)
-    raise ValueError(f"{name}: no lattice vector of {crystal!r} lies along {vector}; give low integer indices")
+            return np.asarray(integers, dtype=int)
+    raise ValueError(
+        f"{name}: no lattice vector of {crystal!r} lies along {vector}; give low integer indices"
+    )
 
 
 def widest_plane(crystal: Crystal, vectors: Sequence[np.ndarray]) -> np.ndarray:
@@ -108,7 +110,7 @@ class LineFrame:
         return tensor
 
     def sites(self, radius: float, centre: np.ndarray, n_periods: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Sites (n, 3) in Å with a distance below `radius` from the line through `centre`, and their basis (n,)."""
+        """Sites (n, 3) in Å within `radius` of the line through `centre`, and their basis (n,)."""
         plane = self.lattice[:2, :2]
         reach = radius + np.linalg.norm(self.basis[:, :2], axis=1).max() + np.linalg.norm(centre[:2])
         n = np.ceil(reach * np.linalg.norm(np.linalg.inv(plane), axis=0)).astype(int) + 1
@@ -128,7 +130,7 @@ class LineFrame:
     def cylinder(
         self, radius: float, centre: np.ndarray, n_periods: int, vacuum: float = 10.0
     ) -> tuple[Atoms, np.ndarray]:
-        """Perfect cylinder as ``ase.Atoms``, periodic along z, centred in its box, and the basis sites (n,)."""
+        """Perfect cylinder, periodic along z, centred in its box, and the basis sites (n,)."""
         check_positive("radius", radius, "Å")
         if int(n_periods) != n_periods or n_periods < 1:
             raise ValueError(f"n_periods: got {n_periods!r}, expected a positive integer")

@@ -35,8 +35,9 @@ def hill_poisson_ratio(elastic_constants: Any) -> float:
 class LoopPredictor:
     """Displacement of a plane convex polygonal dislocation loop in an isotropic medium.
 
-    ``u = b Omega / (4 pi) + (1 - 2 nu) / (8 pi (1 - nu)) sum f + 1 / (8 pi (1 - nu)) sum g`` over the sides [1]_,
-    with the solid angle Omega of the loop, positive above it. Above the loop u is larger by b than below.
+    ``u = b Omega / (4 pi) + (1 - 2 nu) / (8 pi (1 - nu)) sum f - 1 / (8 pi (1 - nu)) sum g`` over the
+    sides [1]_, with the solid angle Omega of the loop, positive above it. Above the loop u is larger by b
+    than below.
 
     Parameters
     ----------
@@ -87,8 +88,8 @@ class LoopPredictor:
             planes += (np.cross(a, b) @ self.burgers / (1 + (a * b).sum(axis=1)))[:, None] * (a + b)
         nu = self.poisson_ratio
         u: np.ndarray = omega[:, None] * self.burgers / (4 * np.pi)
-        u -= (1 - 2 * nu) / (8 * np.pi * (1 - nu)) * lines
-        u += planes / (8 * np.pi * (1 - nu))
+        u += (1 - 2 * nu) / (8 * np.pi * (1 - nu)) * lines
+        u -= planes / (8 * np.pi * (1 - nu))
         return u
 
 
@@ -107,8 +108,8 @@ def dislocation_loop(
     """A prismatic loop, normal to its Burgers vector, in the middle of a ball with a frozen shell.
 
     The atoms, in the axes of the crystal, stand at the displacement of a loop in an isotropic medium with the
-    Poisson ratio of the model's mean elastic constants; atoms fill the gap of an interstitial loop, or are taken
-    out for a vacancy loop.
+    Poisson ratio of the model's mean elastic constants; atoms fill the gap of an interstitial loop, or are
+    taken out for a vacancy loop.
 
     Parameters
     ----------
@@ -146,7 +147,9 @@ def dislocation_loop(
     check_positive("loop_radius", loop_radius, "Å")
     check_positive("frozen_width", frozen_width, "Å")
     if check_positive("radius", radius, "Å") < loop_radius + near:
-        raise ValueError(f"radius: got {radius:g} Å, expected more than the loop's {loop_radius:g} Å and a bond")
+        raise ValueError(
+            f"radius: got {radius:g} Å, expected more than the loop's {loop_radius:g} Å and a bond"
+        )
     if int(n_sides) != n_sides or n_sides < 3:
         raise ValueError(f"n_sides: got {n_sides!r}, expected an integer of at least 3")
     size = float(np.linalg.norm(b))
@@ -175,7 +178,9 @@ def dislocation_loop(
         reference = np.vstack([sites, sites[slab] - b / 2])
         basis = np.append(basis, basis[slab])
     else:
-        keep = ~(inside & (np.abs(height - level) < size / 2 * (1 - 1e-6)))
+        # Half open, so that planes at both ends count once.
+        over = height - level
+        keep = ~(inside & (over > -size / 2 * (1 - 1e-6)) & (over < size / 2 * (1 + 1e-6)))
         slab = ~keep
         reference, basis = sites[keep], basis[keep]
         positions = reference + predictor.displacement(reference)

@@ -31,11 +31,12 @@ class PeriodicDislocationPredictor:
     """Elastic displacement of a doubly periodic array of dislocation pairs.
 
     Each pair is a dislocation b at ``(x_1, y_1)`` and one of -b at ``(x_2, y_2)``; the cuts lie between them.
-    Along x the images are summed in closed form, ``log(x + p y)`` becoming ``log sin(pi (x + p y) / L)``, after
-    which rows of pairs decay exponentially with their distance. What such a sum leaves open, a homogeneous
-    strain, is fixed by zero mean elastic distortion [1]_: the mean gradient of the displacement is that of the
-    slip alone, ``H = -sum_pairs b (x) n d / area`` with the normal n and the length d of the cut. By H the cell
-    tilts. Edge parts are taken slip-compatible, ``u(xi^-1(x))``, as in :class:`SlipCompatiblePredictor`.
+    Along x the images are summed in closed form, ``log(x + p y)`` becoming ``log sin(pi (x + p y) / L)``,
+    after which rows of pairs decay exponentially with their distance. What such a sum leaves open, a
+    homogeneous strain, is fixed by zero mean elastic distortion [1]_: the mean gradient of the
+    displacement is that of the slip alone, ``H = -sum_pairs b (x) n d / area`` with the normal n and the
+    length d of the cut. By H the cell tilts. Edge parts are taken slip-compatible, ``u(xi^-1(x))``, as in
+    :class:`SlipCompatiblePredictor`.
 
     Parameters
     ----------
@@ -66,7 +67,8 @@ class PeriodicDislocationPredictor:
         self.cell = np.asarray(cell, dtype=float)
         if self.cell.shape != (2, 2) or abs(self.cell[0, 1]) > 1e-9 or not (np.diag(self.cell) > 0).all():
             raise ValueError(
-                f"cell: got {cell!r}, expected two vectors in the plane, the first along +x, the second with y > 0"
+                f"cell: got {cell!r}, expected two vectors in the plane, the first along +x, the "
+                f"second with y > 0"
             )
         if self.pairs.ndim != 2 or self.pairs.shape[1] != 4:
             raise ValueError(f"pairs: got shape {self.pairs.shape}, expected (m, 4): x_1, y_1, x_2, y_2")
@@ -75,13 +77,17 @@ class PeriodicDislocationPredictor:
         if abs(self.burgers[1]) > 1e-6 * size:
             raise ValueError(f"burgers: got {burgers!r}, expected y = 0: it lies in the glide plane")
         if self._edge and np.abs(self.pairs[:, 1] - self.pairs[:, 3]).max() > 1e-6:
-            raise ValueError("pairs: expected y_1 = y_2, as between edge dislocations in different planes atoms lack")
+            raise ValueError(
+                "pairs: expected y_1 = y_2, as between edge dislocations in different planes atoms lack"
+            )
         area = self.cell[0, 0] * self.cell[1, 1]
         across = (self.pairs[:, 2:] - self.pairs[:, :2]).sum(axis=0)
         slip = np.array([across[1], -across[0]]) / area
         self.mean_gradient = np.zeros((3, 3))
         self.mean_gradient[:, :2] = np.outer(self.burgers, slip)
-        self._field = _RowSum(self.pairs, self.cell, single.roots, single.amplitudes, self.mean_gradient[:, :2])
+        self._field = _RowSum(
+            self.pairs, self.cell, single.roots, single.amplitudes, self.mean_gradient[:, :2]
+        )
         # The slip function, the angle over 2 pi with the same cuts: periodic, so that xi is.
         self._slip = _RowSum(
             self.pairs, self.cell, np.array([1j]), np.array([[1 / (2j * np.pi)]]), np.zeros((1, 2))
@@ -119,7 +125,7 @@ class PeriodicDislocationPredictor:
 
 
 class _RowSum:
-    """``Re sum_a c_a sum_pairs sum_images [log(x + p_a y) of the first - of the second]``, given its mean gradient."""
+    """``Re sum_a c_a sum [log(x + p_a y) of the first - of the second]`` over pairs and their images."""
 
     def __init__(
         self, pairs: np.ndarray, cell: np.ndarray, roots: np.ndarray, amplitudes: np.ndarray, mean: np.ndarray
@@ -241,8 +247,8 @@ def dislocation_quadrupole(
 ) -> Atoms:
     """A periodic cell with two pairs of opposite dislocations in alternating order.
 
-    The two glide planes are half a cell apart, and the second pair has its signs exchanged: the slip adds up to
-    none, so that the cell needs no tilt. Parameters and returns as for :func:`dislocation_dipole`.
+    The two glide planes are half a cell apart, and the second pair has its signs exchanged: the slip adds
+    up to none, so that the cell needs no tilt. Parameters and returns as for :func:`dislocation_dipole`.
     """
     return _array(
         "dislocation quadrupole",
@@ -299,9 +305,7 @@ def _array(
         displacement -= reference @ mean.T
         mean = np.zeros((3, 3))
     deformation = np.eye(3) + mean
-    atoms = Atoms(
-        crystal.numbers[basis], reference + displacement, cell=full @ deformation.T, pbc=True
-    )
+    atoms = Atoms(crystal.numbers[basis], reference + displacement, cell=full @ deformation.T, pbc=True)
     cores = cores @ deformation.T
     mark_defect(atoms, name, cores[0], reference_positions=reference, basis=basis)
     atoms.info["cores"] = cores
@@ -348,7 +352,7 @@ def glide_period(frame: LineFrame) -> np.ndarray:
 def _cores(
     frame: LineFrame, burgers: np.ndarray, tensor: np.ndarray, cell: np.ndarray, quadrupole: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of cores (m, 4), and the offset (3,) of the lattice that puts them into the middle of the cell."""
+    """Pairs of cores (m, 4), and the offset (3,) of the lattice that centres them in the cell."""
     first = default_core(frame, burgers, tensor)
     edge = abs(burgers[0]) > 1e-9 * np.linalg.norm(burgers)
     second = default_core(frame, -burgers, tensor, height=float(first[1]) if edge else None)

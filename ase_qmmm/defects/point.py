@@ -59,9 +59,7 @@ def _without(atoms: Atoms, basis: np.ndarray, removed: list[int], name: str) -> 
     keep = np.ones(len(atoms), dtype=bool)
     keep[removed] = False
     result: Atoms = atoms[keep]
-    mark_defect(
-        result, name, sites.mean(axis=0), reference_positions=result.positions, basis=basis[keep]
-    )
+    mark_defect(result, name, sites.mean(axis=0), reference_positions=result.positions, basis=basis[keep])
     result.info["vacant_sites"] = sites
     return result
 
@@ -240,9 +238,7 @@ def _coordination(crystal: Crystal, site: int) -> int:
     return len(crystal.stencil(site, 1.001 * crystal.nearest_neighbour_distance))
 
 
-def _axis(
-    crystal: Crystal, site: int, indices: Any, defaults: dict[int, tuple[int, int, int]]
-) -> np.ndarray:
+def _axis(crystal: Crystal, site: int, indices: Any, defaults: dict[int, tuple[int, int, int]]) -> np.ndarray:
     if indices is None:
         indices = defaults.get(_coordination(crystal, site))
         if indices is None or crystal.cubic_vectors() is None:
@@ -259,7 +255,7 @@ def _hole(crystal: Crystal, site: int, kind: str) -> np.ndarray:
     if cubic is None or fractions is None:
         known = sorted({k for k, n in _HOLES if n == coordination}) if cubic is not None else []
         raise ValueError(
-            f"kind: {crystal!r} has no {kind} hole that is known by name (known: {', '.join(known) or 'none'}); "
+            f"kind: {crystal!r} has no {kind} hole known by name (known: {', '.join(known) or 'none'}); "
             f"use kind='position'"
         )
     hole: np.ndarray = np.asarray(fractions) @ conventional_axes(crystal)
@@ -276,8 +272,9 @@ def _hole(crystal: Crystal, site: int, kind: str) -> np.ndarray:
 def silicon_diinterstitial(crystal: Crystal, size: Any, *, cubic: bool | None = None) -> Atoms:
     """A di-interstitial of diamond: two parallel <110> split interstitials on neighbouring sites.
 
-    Adaptive QM/MM (section 4.5) relaxes a di-interstitial in 8002 atoms of silicon and prints no coordinates; in
-    the compact form built here each of two bonded sites is shared by two atoms. It is a starting geometry.
+    Adaptive QM/MM (section 4.5) relaxes a di-interstitial in 8002 atoms of silicon and prints no
+    coordinates; in the compact form built here each of two bonded sites is shared by two atoms. It is a
+    starting geometry.
 
     Parameters
     ----------

@@ -244,7 +244,7 @@ class Regions:
         Distances count from vacant sites and from atoms without a site; where there are none of either (a
         dislocation core), from the atoms whose misfit exceeds `tolerance`. Atoms that are already frozen
         (array ``region`` or ``frozen``, or ``FixAtoms``) are not looked at, so that the surface of a frozen
-        shell is no defect, and they stay frozen.
+        shell is no defect, and they stay frozen: those within `r_qm` are buffer atoms.
 
         Parameters
         ----------
@@ -263,7 +263,9 @@ class Regions:
         centres = defect_centres(atoms, crystal, tolerance)
         regions = cls.from_distance(atoms, centres, r_qm, r_buffer)
         frozen = frozen_atoms(atoms)
-        return cls(regions.qm, regions.buffer, frozen) if frozen.any() else regions
+        if not frozen.any():
+            return regions
+        return cls(regions.qm & ~frozen, regions.buffer | (regions.qm & frozen), frozen)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Regions:

@@ -44,8 +44,8 @@ def differential_displacements(
     missing = [name for name in ("burgers", "core") if name not in atoms.info]
     if missing or "reference_positions" not in atoms.arrays:
         raise StructureError(
-            "atoms: expected arrays['reference_positions'], info['burgers'] and info['core'], as the builders "
-            "of dislocations write them"
+            "atoms: expected arrays['reference_positions'], info['burgers'] and info['core'], as the "
+            "builders of dislocations write them"
         )
     if component not in ("auto", "screw", "edge"):
         raise ValueError(f"component: got {component!r}, expected 'screw', 'edge' or 'auto'")
@@ -133,8 +133,9 @@ def plot_differential_displacement(
     if component == "auto":
         component = "screw" if abs(burgers[2]) >= abs(burgers[0]) else "edge"
     b = abs(burgers[2 if component == "screw" else 0])
-    planar = reference[:, :2] - core[:2]
-    across = find_mic(reference[j] - reference[i], atoms.cell, atoms.pbc)[0][:, :2]
+    # At the places where the columns stand: in the reference the halves of an edge are not yet aligned.
+    planar = atoms.positions[:, :2] - core[:2]
+    across = find_mic(atoms.positions[j] - atoms.positions[i], atoms.cell, atoms.pbc)[0][:, :2]
     middle = planar[i] + across / 2
     shown = (np.abs(middle) < radius).all(axis=1) & (np.abs(difference) > 0.02 * b)
     arrows = across[shown] * (2 * difference[shown] / b)[:, None]

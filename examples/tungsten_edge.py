@@ -1,8 +1,8 @@
 """How fast the force on an unrelaxed edge dislocation in tungsten falls with distance.
 
 The (001)[100] edge dislocation of the papers, in a cylinder of 60 Å. Two ways to place the atoms: the elastic
-field at the sites of the perfect crystal, which leaves a trace along the branch cut, and the slip-compatible field.
-Run with a potential file in the setfl format:
+field at the sites of the perfect crystal, which leaves a trace along the branch cut, and the slip-compatible
+field. Run with a potential file in the setfl format:
 
     python examples/tungsten_edge.py W_Zhou04.eam.alloy edge.png
 """

@@ -193,7 +193,7 @@ def test_picture(tmp_path):
 
 
 def test_force_mixing_names_what_lacks_a_neighbour():
-    """Atoms whose stencil meets the core are named, with the radius that would do; outside the model agrees."""
+    """Atoms whose stencil meets the core are named, with the radius that would do; outside it agrees."""
     calc, crystal, _ = tungsten()
     mm = TaylorForces.from_calculator(calc, crystal, cutoff=6.0)
     atoms, _ = build("W 100 edge", radius=25.0, frozen_width=9.0)

@@ -206,7 +206,8 @@ def dislocation_dipole(
         Shifts the basis atoms of a multi-lattice with the local strain.
     tilt : bool
         Tilt the cell by the mean slip, which takes the mean stress away. Without it the cell keeps the stress
-        of the strain that is missing, 3 to 5 GPa for tungsten in a cell of 60 Å, which drives the pair together.
+        of the strain that is missing, 3 to 5 GPa for tungsten in a cell of 60 Å, which drives the pair
+        together.
 
     Returns
     -------

@@ -147,3 +147,12 @@ def test_convergence_script(monkeypatch, tmp_path, capsys):
     assert "||Du - Du_H||" in printed
     for suffix in ("_forces.csv", "_balls.csv", "_relaxed.csv", ".png"):
         assert (tmp_path / f"study{suffix}").stat().st_size > 100
+
+
+def test_tungsten_edge(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("tungsten_edge")
+    slopes = example.main(tmp_path / "edge.png", size=40.0)
+    assert slopes["slip-compatible"] < -2.5 < -1.5 < slopes["elastic field"]
+    assert (tmp_path / "edge.png").exists()
+    assert "edge dislocation" in capsys.readouterr().out

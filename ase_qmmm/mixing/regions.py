@@ -241,7 +241,9 @@ class Regions:
         """Regions around what differs from the crystal: vacant sites, atoms on no site, misfitting atoms.
 
         Distances count from vacant sites and from atoms without a site; where there are none of either (a
-        dislocation core), from the atoms whose misfit exceeds `tolerance`.
+        dislocation core), from the atoms whose misfit exceeds `tolerance`. Atoms that are already frozen
+        (array ``region`` or ``frozen``, or ``FixAtoms``) are not looked at, so that the surface of a frozen
+        shell is no defect, and they stay frozen: those within `r_qm` are buffer atoms.
 
         Parameters
         ----------
@@ -257,7 +259,12 @@ class Regions:
         StructureError
             No defect found.
         """
-        return cls.from_distance(atoms, defect_centres(atoms, crystal, tolerance), r_qm, r_buffer)
+        centres = defect_centres(atoms, crystal, tolerance)
+        regions = cls.from_distance(atoms, centres, r_qm, r_buffer)
+        frozen = frozen_atoms(atoms)
+        if not frozen.any():
+            return regions
+        return cls(regions.qm & ~frozen, regions.buffer | (regions.qm & frozen), frozen)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Regions:
@@ -292,18 +299,32 @@ class Regions:
 def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = None) -> np.ndarray:
     """Positions (m, 3) in Å of what differs from `crystal`; see :meth:`Regions.detect`."""
     match = crystal.match(atoms, 1.2 * crystal.nearest_neighbour_distance)
+    free = ~frozen_atoms(atoms)
     sites = lattice_sites(match, atoms)
     if sites is not None:
-        centres = np.concatenate([sites.vacant_positions, atoms.positions[sites.basis < 0]])
+        centres = np.concatenate([sites.vacant_positions, atoms.positions[free & (sites.basis < 0)]])
     else:
-        centres = atoms.positions[match.basis < 0]
+        centres = atoms.positions[free & (match.basis < 0)]
     if not len(centres):
-        centres = atoms.positions[match.defect(tolerance)]
+        centres = atoms.positions[free & match.defect(tolerance)]
     if not len(centres):
         raise StructureError(
             f"atoms: no defect found in {len(atoms)} atoms of {crystal!r}; make Regions by hand"
         )
     return centres
+
+
+def frozen_atoms(atoms: Atoms) -> np.ndarray:
+    """Mask (n,) of atoms that ``region``, ``frozen`` or a ``FixAtoms`` constraint say do not move."""
+    frozen = np.zeros(len(atoms), dtype=bool)
+    if "region" in atoms.arrays:
+        frozen |= atoms.arrays["region"] == FROZEN
+    if "frozen" in atoms.arrays:
+        frozen |= atoms.arrays["frozen"].astype(bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            frozen[constraint.index] = True
+    return frozen
 
 
 def grow_mask(atoms: Atoms, mask: np.ndarray, radius: float) -> np.ndarray:

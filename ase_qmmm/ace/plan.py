@@ -22,11 +22,11 @@ class Plan(NamedTuple):
     linear : ndarray, shape (n_elements, size)
     nodes : ndarray of int, shape (n_elements + 1,)
         Where the products of each centre element begin.
-    left, right : ndarray of int, shape (p,)
+    left, right : ndarray of unsigned int, shape (p,)
     node : ndarray, shape (p,)
-    terms : ndarray of int, shape (p + 1,)
+    terms : ndarray of unsigned int, shape (p + 1,)
         Where the terms of each product begin.
-    index : ndarray of int, shape (t,)
+    index : ndarray of unsigned int, shape (t,)
         Position in X; products count from `size` within their element.
     value : ndarray, shape (t,)
     """
@@ -59,20 +59,25 @@ class PlanTemplate:
         tails = factors[order == 4, 2:4] if width >= 4 else np.zeros((0, 2), np.int64)
         pairs, where = np.unique(np.vstack([heads, tails]), axis=0, return_inverse=True)
         where = where.ravel()
+        # Products with equally many terms follow one another: loops of a steady length are predicted well.
+        higher = order[several] >= 3
+        sort = np.argsort(np.bincount(where[: len(heads)][higher], minlength=len(pairs)), kind="stable")
+        place = np.empty_like(sort)
+        place[sort] = np.arange(len(sort))
+        pairs, where = pairs[sort], place[where]
         head, tail = where[: len(heads)], where[len(heads) :]
-        self.left, self.right = pairs[:, 0].copy(), pairs[:, 1].copy()
+        self.left, self.right = pairs[:, 0].astype(np.uint64), pairs[:, 1].astype(np.uint64)
         self._second = several[order[several] == 2]
         self._second_node = head[order[several] == 2]
-        higher = order[several] >= 3
         target = np.zeros(len(several), np.int64)
         if width >= 3:
             target[order[several] == 3] = factors[several[order[several] == 3], 2]
         target[order[several] == 4] = size + tail
         sort = np.lexsort((target[higher], head[higher]))
         self._higher = several[higher][sort]
-        self.index = target[higher][sort]
+        self.index = target[higher][sort].astype(np.uint64)
         counts = np.bincount(head[higher], minlength=len(pairs))
-        self.terms = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.terms = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
 
     def fill(self, coefficients: np.ndarray) -> Plan:
         """The plan of ``sum_k coefficients[k] B_k``."""
@@ -98,7 +103,7 @@ class PlanTemplate:
 def join_plans(plans: list[Plan]) -> Plan:
     """One plan of those of all centre elements."""
     starts = np.cumsum([0] + [len(p.node) for p in plans]).astype(np.int64)
-    terms = np.cumsum([0] + [len(p.value) for p in plans])
+    terms = np.cumsum([0] + [len(p.value) for p in plans]).astype(np.uint64)
     return Plan(
         np.vstack([p.linear for p in plans]),
         starts,

@@ -4,6 +4,9 @@ Normalised so that ``Y_00 = 1`` and ``sum_m Y_lm^2 = 2 l + 1``, in the order ``l
 ``cos(m phi)``, m < 0 with ``sin(|m| phi)``, all without the Condon-Shortley phase.
 """
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np

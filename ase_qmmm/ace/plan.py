@@ -12,7 +12,7 @@ __all__ = ["Plan", "PlanTemplate", "join_plans"]
 
 
 class Plan(NamedTuple):
-    """``E = sum_a linear[a] X_a + sum_p X_(size + p) (node[p] + sum_t value[t] X_index[t])``, by centre element.
+    """``E = sum_a linear[a] X_a + sum_p X_(size + p) (node[p] + sum_t value[t] X_target[t])``, by element.
 
     X holds the `size` density projections and after them the products ``X[left[p]] X[right[p]]``. Monomials
     of third order are a product times a projection, those of fourth order a product times a product.
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     node : ndarray, shape (p,)
     terms : ndarray of unsigned int, shape (p + 1,)
         Where the terms of each product begin.
-    index : ndarray of unsigned int, shape (t,)
+    target : ndarray of unsigned int, shape (t,)
         Position in X; products count from `size` within their element.
     value : ndarray, shape (t,)
     """
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     right: np.ndarray
     node: np.ndarray
     terms: np.ndarray
-    index: np.ndarray
+    target: np.ndarray
     value: np.ndarray
 
 
@@ -75,7 +75,7 @@ class PlanTemplate:
         target[order[several] == 4] = size + tail
         sort = np.lexsort((target[higher], head[higher]))
         self._higher = several[higher][sort]
-        self.index = target[higher][sort].astype(np.uint64)
+        self.target = target[higher][sort].astype(np.uint64)
         counts = np.bincount(head[higher], minlength=len(pairs))
         self.terms = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
 
@@ -95,7 +95,7 @@ class PlanTemplate:
             self.right,
             node,
             self.terms,
-            self.index,
+            self.target,
             value[self._higher],
         )
 
@@ -104,10 +104,17 @@ def join_plans(plans: list[Plan]) -> Plan:
     """One plan of those of all centre elements."""
     starts = np.cumsum([0] + [len(p.node) for p in plans]).astype(np.int64)
     terms = np.cumsum([0] + [len(p.value) for p in plans]).astype(np.uint64)
+    left, right, node, target, value = (
+        np.concatenate([getattr(p, name) for p in plans])
+        for name in ("left", "right", "node", "target", "value")
+    )
     return Plan(
         np.vstack([p.linear for p in plans]),
         starts,
-        *(np.concatenate([getattr(p, name) for p in plans]) for name in ("left", "right", "node")),
+        left,
+        right,
+        node,
         np.concatenate([p.terms[:-1] + t for p, t in zip(plans, terms[:-1], strict=True)] + [terms[-1:]]),
-        *(np.concatenate([getattr(p, name) for p in plans]) for name in ("index", "value")),
+        target,
+        value,
     )

@@ -11,9 +11,10 @@ from ase import Atoms
 
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
-from .basis import MINIMUM_DISTANCE, ACEBasis
+from .basis import ACEBasis
 from .files import read_potential, write_potential
 from .kernels import weighted_energy
+from .tables import MINIMUM_DISTANCE
 from .verlet import VerletList
 
 __all__ = ["ACEPotential"]
@@ -76,7 +77,8 @@ class ACEPotential(SiteCalculator):
         values = np.array(coefficients, dtype=float)
         if values.shape != (len(basis),):
             raise ValueError(
-                f"coefficients: got shape {values.shape}, expected ({len(basis)},), one per function of {basis!r}"
+                f"coefficients: got shape {values.shape}, expected ({len(basis)},): one per function of "
+                f"{basis!r}"
             )
         if not np.isfinite(values).all():
             worst = int(np.argmin(np.isfinite(values)))

@@ -1,5 +1,8 @@
 """Rows of linear fits, compiled: each function depends on few density projections only."""
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np

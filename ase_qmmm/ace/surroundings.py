@@ -1,5 +1,8 @@
 """What a site sees: its neighbours by element, radial functions, harmonics, density projections."""
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np

@@ -55,7 +55,7 @@ def silicon_ace():
     """Random coefficients that fall with the degree."""
     basis = ACEBasis("Si", order=3, degree=8, cutoff=5.0)
     falling = np.exp(-0.5 * np.array([f.degree for f in basis.functions]))
-    return ACEPotential(basis, 0.1 * falling * np.random.default_rng(3).normal(size=len(basis)))
+    return ACEPotential(basis, 0.02 * falling * np.random.default_rng(3).normal(size=len(basis)))
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,9 @@ def test_dimer(tungsten):
 
 @pytest.mark.parametrize("distance", [0.099, 1e-6, 0.0])
 def test_overlap(tungsten, distance):
-    with pytest.raises(StructureError, match=r"atoms 0 and 1 are .* Å apart, ACEPotential needs at least 0\.1"):
+    with pytest.raises(
+        StructureError, match=r"atoms 0 and 1 are .* Å apart, ACEPotential needs at least 0\.1"
+    ):
         tungsten.evaluate(Atoms("W3", [[0, 0, 0], [0, 0, distance], [3, 0, 0]]))
 
 
@@ -208,7 +210,11 @@ def test_neighbour_list_is_kept_and_made_again(tungsten, rng):
 
 def test_atoms_without_neighbours(alloy):
     with np.errstate(all="raise"):
-        for atoms in (Atoms("Al"), Atoms("AlNi", [[0, 0, 0], [9, 0, 0]]), Atoms("Al", cell=[20] * 3, pbc=True)):
+        for atoms in (
+            Atoms("Al"),
+            Atoms("AlNi", [[0, 0, 0], [9, 0, 0]]),
+            Atoms("Al", cell=[20] * 3, pbc=True),
+        ):
             result = alloy.evaluate(atoms)
             assert result.energies[0] == -3.5
             assert not result.forces.any()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from ..crystal import Crystal
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
+from .derivatives import MAX_MEMORY, CauchyBornRows, CrystalRows, cauchy_born_rows, crystal_rows
 from .functions import BasisFunction, Channels, list_functions, list_monomials
 from .harmonics import harmonics_tables
 from .plan import Plan, PlanTemplate, join_plans
@@ -227,6 +229,41 @@ class ACEBasis:
         """
         check_structure(atoms)
         return configuration_rows(self, atoms, self.species(atoms), forces, virial)
+
+    @checked_keywords
+    def site_energy_derivative_rows(
+        self,
+        crystal: Crystal,
+        order: int = 2,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalRows:
+        """Derivatives of the site energies at a crystal for each basis function, orders 1 to at most 3.
+
+        Parameters are those of :meth:`ACEPotential.site_energy_derivatives`.
+        """
+        return crystal_rows(self, "energy", crystal, order, cutoff, max_memory)
+
+    @checked_keywords
+    def force_derivative_rows(
+        self,
+        crystal: Crystal,
+        order: int = 1,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalRows:
+        """Derivatives of the forces at a crystal for each basis function, orders 1 to at most 2.
+
+        Those of order one are minus the force constants, without the block of the atom itself.
+        """
+        return crystal_rows(self, "force", crystal, order, cutoff, max_memory)
+
+    @checked_keywords
+    def cauchy_born_rows(self, crystal: Crystal, order: int = 2) -> CauchyBornRows:
+        """Derivatives of the energy per cell by the deformation, the basis atoms held, for each function."""
+        return cauchy_born_rows(self, crystal, order)
 
     # -- what evaluation needs -------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ def function_values(terms, orders, factors, slots, value, x, functions, slopes):
 
 @njit(cache=True, fastmath=_FAST)
 def _projection_gradients(segments, n, channel_starts, n_max, r, u, values, slopes, y, grad, phi):
-    """Gradients ``phi[a, c n + j]`` of the projections by the neighbours, zero for those of other elements."""
+    """Gradients ``phi[a, c n + j]`` of projections by the neighbours, zero for those of other elements."""
     last = len(segments) - 1
     for z in range(last):
         begin, end = segments[z], segments[z + 1]

@@ -1,5 +1,6 @@
 """QM/MM for crystal defects with ASE: quantum accuracy near the defect, a matched model far away."""
 
+from .ace import ACEBasis, ACEPotential
 from .contract import check_calculator
 from .crystal import Crystal
 from .eam import EAM
@@ -24,6 +25,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EAM",
+    "ACEBasis",
+    "ACEPotential",
     "BandGap",
     "ChildCalculatorError",
     "Crystal",

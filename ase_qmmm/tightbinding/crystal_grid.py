@@ -65,7 +65,7 @@ def repeat_length(
     """
     lengths: list[float] = []
     changes: list[float] = []
-    decay, estimate = 0.0, np.inf
+    estimate = np.inf
     before, grid = None, lattice_grid(crystal, FIRST_LENGTH)
     heights = cell_heights(crystal.unit_cell)[crystal.unit_cell.pbc]
     while True:
@@ -75,11 +75,11 @@ def repeat_length(
             # Rounding ends the decay.
             changes.append(max(_largest_change(before, now), 1e-14))
         lengths.append(length)
-        if len(changes) >= FIT_POINTS:
+        if len(changes) > 1:
             decay, height = _envelope(np.array(lengths[:-1]), np.log(changes))
             estimate = float(np.exp(height - decay * length))
             wanted = (height - np.log(error)) / decay if decay > 0 else np.inf
-            if wanted <= EXTRAPOLATION * length:
+            if len(changes) >= FIT_POINTS and wanted <= EXTRAPOLATION * length:
                 return max(wanted, FIRST_LENGTH), error
         before, longer = now, grid
         while longer == grid:
@@ -90,9 +90,9 @@ def repeat_length(
             break
         grid = longer
     log.warning(
-        "margin: elements of the density matrix are off by about %.1e, not %.1e, on a grid of %s k-points, and a "
-        "larger one takes more than %g GB. Green's functions of metals decay as exp(-pi kT r / hbar v): take a "
-        "higher kT, or say with a larger error or a margin what is enough",
+        "margin: elements of the density matrix are off by about %.1e, not %.1e, on a grid of %s k-points, "
+        "and a larger one takes more than %g GB. In a metal the error falls with kT and the margin: take a "
+        "higher kT, or say with a larger error or with a margin what is enough",
         estimate,
         error,
         grid,

@@ -234,3 +234,24 @@ def test_vacancy_in_a_column(crystal, shift):
     assert abs(dense.energies[middle] - perfect) > 0.01
     assert np.abs(forces[sites] - dense.forces[sites]).max() < 5e-4
     assert energies[middle] == pytest.approx(dense.energies[middle], abs=1e-4)
+
+
+def test_other_elements_in_a_reference_geometry(rng):
+    """The reference gives the places; elements are those of the structure, outside the cluster too."""
+    reference = Crystal(bulk("NaCl", "rocksalt", a=5.0)).supercell(4, cubic=True)
+    reference.pbc, reference.cell = False, None
+    middle = nearest(reference, reference.positions.mean(axis=0))
+    distance = np.linalg.norm(reference.positions - reference.positions[middle], axis=1)
+    reference = reference[np.argsort(distance)[:93]]
+    atoms = reference.copy()
+    # Antisites at the boundary of the cluster and outside it.
+    atoms.numbers[[40, 80]] = 28 - atoms.numbers[[40, 80]]
+    # Nobody outside the cluster feels this one.
+    atoms.positions[0] += 0.02 * rng.standard_normal(3)
+    sites = mask(atoms, 0)
+    solver = Embedded(reference, depth=30.0)
+    calc = TightBinding(Salt(), kT=0.3, mu=-1.0, solver=solver)
+    energies, forces = calc.evaluate_sites(atoms, sites)
+    dense = calc.with_options(solver="dense").evaluate(atoms)
+    assert np.abs(forces[0] - dense.forces[0]).max() < 1e-5
+    assert energies[0] == pytest.approx(dense.energies[0], abs=1e-5)

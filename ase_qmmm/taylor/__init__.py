@@ -3,5 +3,6 @@
 from .crystal_derivatives import CrystalDerivatives
 from .force_constants import ForceConstants
 from .forces import TaylorForces
+from .potential import TaylorPotential
 
-__all__ = ["CrystalDerivatives", "ForceConstants", "TaylorForces"]
+__all__ = ["CrystalDerivatives", "ForceConstants", "TaylorForces", "TaylorPotential"]

@@ -159,7 +159,8 @@ class TaylorForces(TaylorModel):
         each = range(self.crystal.n_basis)
         self._energy_terms = [[pairs[a], *(energies[a] for energies, _ in higher.values())] for a in each]
         self._force_terms = [[linear[a], *(forces[a] for _, forces in higher.values())] for a in each]
-        self._energies, self._forces = flatten(self._energy_terms, 1), flatten(self._force_terms, 3)
+        size = self._width()
+        self._energies, self._forces = (flatten(terms, size, width) for terms, width in ((self._energy_terms, 1), (self._force_terms, 3)))
         self.coefficient_counts = {
             j: count_force_constants(self.crystal, radius, j + 1) for j, radius in self.cutoffs.items()
         }

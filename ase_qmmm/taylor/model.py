@@ -66,6 +66,10 @@ class TaylorModel(SiteCalculator):
         self._match: StencilMatch | None = None
         self._warned = False
 
+    def _width(self) -> int:
+        """Number of vectors of the largest stencil."""
+        return max(len(self.crystal.stencil(a, self.cutoff)) for a in range(self.crystal.n_basis))
+
     def _parameters(self) -> dict[str, Any]:
         """Arguments of the base class, for files."""
         return {

@@ -5,7 +5,7 @@ one block. The innermost loops run over lanes, so that the processor takes sever
 """
 
 # numba infers the types of what it compiles.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, call-arg"
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from numba import njit
 
 __all__ = ["polynomial_gradients", "polynomial_values"]
 
-LANES = 32
+LANES = 64
 
 
 @njit(cache=True)
 def _differences(g, y, shifts, shift_numbers, neighbours, rho, sites, start, count, b, n_shell, far):
-    """Fill g (3 s, lanes) for a block of sites; update the largest first-shell |g|^2 and its site in `far`."""
+    """Fill g (3 s + 4, lanes) for a block of sites; update the largest first-shell |g|^2 and its site in `far`."""
     s = neighbours.shape[1]
     for k in range(s):
         r0, r1, r2 = rho[b, k, 0], rho[b, k, 1], rho[b, k, 2]
@@ -59,46 +59,41 @@ def _prefix(m, g, prefixes, p):
 
 
 @njit(cache=True, fastmath={"contract"})
-def _energies(e, m, w, g, starts, prefixes, leaf_starts, leaves, coefficients, b):
+def _energies(e, m, g, starts, prefixes, leaf_starts, leaves, coefficients, b):
     for i in range(LANES):
         e[i] = 0.0
     for p in range(starts[b], starts[b + 1]):
         _prefix(m, g, prefixes, p)
-        for i in range(LANES):
-            w[0, i] = 0.0
-        for t in range(leaf_starts[p], leaf_starts[p + 1]):
-            c, k = coefficients[t, 0], leaves[t]
+        for t in range(leaf_starts[p], leaf_starts[p + 1], 4):
+            # Four leaves in one loop: the sum stays in registers.
+            j, k, q, r = leaves[t], leaves[t + 1], leaves[t + 2], leaves[t + 3]
+            c, d = coefficients[t, 0], coefficients[t + 1, 0]
+            u, v = coefficients[t + 2, 0], coefficients[t + 3, 0]
             for i in range(LANES):
-                w[0, i] += c * g[k, i]
-        for i in range(LANES):
-            e[i] += m[i] * w[0, i]
+                e[i] += m[i] * (c * g[j, i] + d * g[k, i] + u * g[q, i] + v * g[r, i])
 
 
 @njit(cache=True, fastmath={"contract"})
-def _vectors(f, m, w, g, starts, prefixes, leaf_starts, leaves, coefficients, b):
+def _vectors(f, m, g, starts, prefixes, leaf_starts, leaves, coefficients, b):
     for c in range(3):
         for i in range(LANES):
             f[c, i] = 0.0
     for p in range(starts[b], starts[b + 1]):
         _prefix(m, g, prefixes, p)
-        for c in range(3):
-            for i in range(LANES):
-                w[c, i] = 0.0
-        for t in range(leaf_starts[p], leaf_starts[p + 1]):
-            k = leaves[t]
-            for c in range(3):
-                x = coefficients[t, c]
-                if x != 0.0:
-                    for i in range(LANES):
-                        w[c, i] += x * g[k, i]
-        for c in range(3):
-            for i in range(LANES):
-                f[c, i] += m[i] * w[c, i]
+        for t in range(leaf_starts[p], leaf_starts[p + 1], 4):
+            j, k, q, r = leaves[t], leaves[t + 1], leaves[t + 2], leaves[t + 3]
+            for x in range(3):
+                c, d = coefficients[t, x], coefficients[t + 1, x]
+                u, v = coefficients[t + 2, x], coefficients[t + 3, x]
+                if c == 0.0 and d == 0.0 and u == 0.0 and v == 0.0:
+                    continue
+                for i in range(LANES):
+                    f[x, i] += m[i] * (c * g[j, i] + d * g[k, i] + u * g[q, i] + v * g[r, i])
 
 
 @njit(cache=True, fastmath={"contract"})
 def _pulls(e, h, m, w, g, starts, prefixes, leaf_starts, leaves, coefficients, b):
-    """Energies (lanes,) and their derivatives h (3 s, lanes) by g."""
+    """Energies (lanes,) and their derivatives h (3 s + 4, lanes) by g."""
     for i in range(LANES):
         e[i] = 0.0
     for k in range(h.shape[0]):
@@ -108,12 +103,17 @@ def _pulls(e, h, m, w, g, starts, prefixes, leaf_starts, leaves, coefficients, b
         depth = _prefix(m, g, prefixes, p)
         for i in range(LANES):
             w[0, i] = 0.0
-        for t in range(leaf_starts[p], leaf_starts[p + 1]):
-            c, k = coefficients[t, 0], leaves[t]
+        for t in range(leaf_starts[p], leaf_starts[p + 1], 4):
+            j, k, q, r = leaves[t], leaves[t + 1], leaves[t + 2], leaves[t + 3]
+            c, d = coefficients[t, 0], coefficients[t + 1, 0]
+            u, v = coefficients[t + 2, 0], coefficients[t + 3, 0]
             for i in range(LANES):
-                w[0, i] += c * g[k, i]
+                w[0, i] += c * g[j, i] + d * g[k, i] + u * g[q, i] + v * g[r, i]
             for i in range(LANES):
-                h[k, i] += c * m[i]
+                h[j, i] += c * m[i]
+                h[k, i] += d * m[i]
+                h[q, i] += u * m[i]
+                h[r, i] += v * m[i]
         for i in range(LANES):
             e[i] += m[i] * w[0, i]
         for q in range(depth):
@@ -141,16 +141,16 @@ def polynomial_values(
     n, s = neighbours.shape
     energies = np.zeros(n)
     forces = np.zeros((n, 3))
-    g = np.zeros((3 * s, LANES))
+    g = np.zeros((3 * s + 4, LANES))  # four rows of zeros for padding
     e, m = np.zeros(LANES), np.zeros(LANES)
-    f, w = np.zeros((3, LANES)), np.zeros((3, LANES))
+    f = np.zeros((3, LANES))
     far = np.array([0.0, -1.0])
     for b in range(len(groups) - 1):
         for start in range(groups[b], groups[b + 1], LANES):
             count = min(LANES, groups[b + 1] - start)
             _differences(g, y, shifts, shift_numbers, neighbours, rho, sites, start, count, b, n_shell, far)
-            _energies(e, m, w, g, *energy_terms, b)
-            _vectors(f, m, w, g, *force_terms, b)
+            _energies(e, m, g, *energy_terms, b)
+            _vectors(f, m, g, *force_terms, b)
             for i in range(count):
                 l = sites[start + i]
                 energies[l] = e[i]
@@ -171,8 +171,8 @@ def polynomial_gradients(
     energies = np.zeros(n)
     forces = np.zeros((n, 3))
     virial = np.zeros((3, 3))
-    g, h = np.zeros((3 * s, LANES)), np.zeros((3 * s, LANES))
-    e, m, w = np.zeros(LANES), np.zeros(LANES), np.zeros((3, LANES))
+    g, h = np.zeros((3 * s + 4, LANES)), np.zeros((3 * s + 4, LANES))
+    e, m, w = np.zeros(LANES), np.zeros(LANES), np.zeros((2, LANES))
     far = np.array([0.0, -1.0])
     for b in range(len(groups) - 1):
         for start in range(groups[b], groups[b + 1], LANES):

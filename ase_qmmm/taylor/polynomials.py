@@ -113,8 +113,9 @@ class FlatTerms:
     prefixes : ndarray of int, shape (p, d)
         All factors but the last, -1 where there are fewer.
     leaf_starts : ndarray of int, shape (p + 1,)
+        Multiples of four.
     leaves : ndarray of int, shape (t,)
-        The last factor.
+        The last factor; ``3 s`` to ``3 s + 3`` in padding.
     coefficients : ndarray, shape (t, 1) or (t, 3)
     """
 
@@ -130,10 +131,22 @@ class FlatTerms:
         return self.starts, self.prefixes, self.leaf_starts, self.leaves, self.coefficients
 
 
-def flatten(terms: list[list[Terms]], width: int) -> FlatTerms:
-    """Join the terms of each basis atom; `width` is the number of components (1 or 3)."""
+def flatten(terms: list[list[Terms]], size: int, width: int) -> FlatTerms:
+    """Join the terms of each basis atom.
+
+    Parameters
+    ----------
+    terms : list of list of Terms
+        Per basis atom, any degrees.
+    size : int
+        Number of vectors of the largest stencil.
+    width : int
+        Number of components, 1 or 3.
+    """
     depth = max((t.degree - 1 for site in terms for t in site), default=0)
-    starts, prefixes, counts, leaves, coefficients = [0], [], [], [], []
+    zero_rows = 3 * size
+    starts, counts = [0], [0]
+    prefixes, leaves, coefficients = [np.zeros((0, depth), int)], [np.zeros(0, int)], [np.zeros((0, width))]
     for site in terms:
         number = 0
         for t in site:
@@ -146,23 +159,24 @@ def flatten(terms: list[list[Terms]], width: int) -> FlatTerms:
             padded = np.full((len(first), depth), -1)
             padded[:, : head.shape[1]] = head[first]
             prefixes.append(padded)
-            counts.append(np.diff(np.append(first, len(head))))
-            leaves.append(t.tuples[:, -1])
-            coefficients.append(t.coefficients.reshape(-1, width))
+            # Leaves in fours; what is added has a row of zeros for its difference, different ones each.
+            own = np.diff(np.append(first, len(head)))
+            room = -(-own // 4) * 4
+            offsets = np.concatenate([[0], np.cumsum(room)])
+            place = np.arange(len(head)) - np.repeat(first, own) + np.repeat(offsets[:-1], own)
+            leaf = zero_rows + np.arange(offsets[-1]) % 4
+            leaf[place] = t.tuples[:, -1]
+            value = np.zeros((offsets[-1], width))
+            value[place] = t.coefficients.reshape(-1, width)
+            counts.extend(room)
+            leaves.append(leaf)
+            coefficients.append(value)
             number += len(first)
         starts.append(starts[-1] + number)
-    if not prefixes:
-        return FlatTerms(
-            np.array(starts),
-            np.zeros((0, depth), int),
-            np.zeros(1, int),
-            np.zeros(0, int),
-            np.zeros((0, width)),
-        )
     return FlatTerms(
         np.array(starts),
         np.concatenate(prefixes),
-        np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
+        np.cumsum(counts),
         np.concatenate(leaves),
-        np.ascontiguousarray(np.concatenate(coefficients)),
+        np.concatenate(coefficients),
     )

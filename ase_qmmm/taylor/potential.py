@@ -133,7 +133,7 @@ class TaylorPotential(TaylorModel):
         self.label = label
         self.reference_energies = np.asarray(energies, dtype=float)
         self._terms = terms
-        self._flat = flatten(terms, 1)
+        self._flat = flatten(terms, self._width(), 1)
         self._tables: PolynomialTables | None = None
         self.coefficient_counts = {
             j: count_site_coefficients(self.crystal, radius, j) for j, radius in self.cutoffs.items()

@@ -19,17 +19,22 @@ import logging
 from dataclasses import dataclass
 from itertools import product
 from math import factorial
+from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csc_array, csr_array
 from scipy.sparse.linalg import lsqr
 
 from ..crystal import Crystal
+from ..symmetry import space_group, stencil_permutation
 from .polynomials import ZERO, Terms, components, multiplicity, sorted_tuples
 
 __all__ = ["LatticePotential", "lattice_forces", "lattice_potential"]
 
 log = logging.getLogger(__name__)
+
+# Nonzero elements times classes of clusters up to which a potential of few clusters is looked for: seconds.
+MAX_WORK = 1e8
 
 
 @dataclass
@@ -113,15 +118,11 @@ def lattice_potential(
     weights = np.sqrt(np.concatenate([multiplicity(t) for t in tuples]))
     shape = (len(rows), len(weights))
     matrix = csr_array(coo_array((signs, (ids[: len(expanded)], columns)), shape=shape))
-    scaled = csr_array(matrix[known].multiply(1 / np.sqrt(counts[known])[:, None]).multiply(weights[None, :]))
-    found = lsqr(scaled, target / np.sqrt(counts[known]), atol=1e-14, btol=1e-14, iter_lim=20000)
-    log.info(
-        "order %d: %d coefficients, %d force constants, %d iterations, residual %.2g",
-        *(degree - 1, shape[1], len(known), found[2], found[3]),
-    )
-    solution = found[0] * weights
-    largest = np.abs(solution).max(initial=0.0)
-    solution[np.abs(solution) < max(threshold, ZERO) * largest] = 0.0
+    scaled = csr_array(matrix.multiply(1 / np.sqrt(counts)[:, None]).multiply(weights[None, :]))
+    solution = _least_squares(scaled[known], target / np.sqrt(counts[known]))
+    log.info("order %d: %d coefficients, %d force constants", degree - 1, shape[1], len(known))
+    solution = weights * _sparse(scaled, solution, _orbits(codes, tuples))
+    solution[np.abs(solution) < max(threshold, ZERO) * np.abs(solution).max(initial=0.0)] = 0.0
     constants = matrix @ solution
     change = np.abs(constants[ids[len(expanded) :]] - values) * scales
 
@@ -133,6 +134,72 @@ def lattice_potential(
         kept = kept[np.lexsort(t[kept].T[::-1])]
         energies.append(Terms(np.ascontiguousarray(t[kept]), mine[kept]))
     return LatticePotential(energies, _forces(codes, rows, constants), float(change.max(initial=0.0)))
+
+
+def _least_squares(matrix: Any, target: np.ndarray) -> np.ndarray:
+    """Solution of least norm."""
+    found: np.ndarray = lsqr(matrix, target, atol=1e-14, btol=1e-14, iter_lim=20000)[0]
+    return found
+
+
+def _orbits(codes: _Codes, tuples: list[np.ndarray]) -> list[tuple[tuple[int, float], np.ndarray]]:
+    """Coefficients in classes of clusters that the symmetry maps onto each other.
+
+    Returns
+    -------
+    list
+        For each class, its rank (number of atoms, and sum of their distances, the dearest classes last) and
+        the numbers of its coefficients.
+    """
+    crystal, cutoff = codes.crystal, codes.cutoff
+    group = space_group(crystal)
+    size = max(len(rho) for rho, _, _ in codes.stencils) + 1
+    keys, ranks = [], []
+    for a, t in enumerate(tuples):
+        sites = np.sort(t // 3, axis=1)
+        clusters, number = np.unique(sites, axis=0, return_inverse=True)
+        least = np.full(len(clusters), np.iinfo(np.int64).max)
+        for op in group:
+            image = np.sort(stencil_permutation(crystal, op, a, cutoff)[clusters], axis=1)
+            key = np.full(len(clusters), int(op.sites[a]), dtype=np.int64)
+            for column in image.T:
+                key = key * size + column
+            least = np.minimum(least, key)
+        atoms = 1 + (np.diff(clusters, axis=1) > 0).sum(axis=1)
+        reach = np.linalg.norm(codes.stencils[a][0], axis=1)[clusters].sum(axis=1)
+        keys.append(least[number.ravel()])
+        ranks.append(np.column_stack([atoms, np.round(reach, 6)])[number.ravel()])
+    key, rank = np.concatenate(keys), np.concatenate(ranks)
+    out = []
+    for value in np.unique(key):
+        mine = np.flatnonzero(key == value)
+        out.append(((int(rank[mine[0], 0]), float(rank[mine[0], 1])), mine))
+    return sorted(out, key=lambda item: item[0])
+
+
+def _sparse(matrix: Any, solution: np.ndarray, orbits: list[tuple[Any, np.ndarray]]) -> np.ndarray:
+    """A solution with the same force constants from fewer classes of clusters, the dearest left out first."""
+    target = matrix @ solution
+    scale = np.abs(target).max(initial=0.0)
+    if matrix.nnz * len(orbits) > MAX_WORK or scale == 0.0:
+        return solution
+    columns = csc_array(matrix)
+    kept = [mine for _, mine in orbits]
+    # Large parts at first, then one by one.
+    part = len(kept)
+    while part > 0:
+        for end in range(len(kept), 0, -part):
+            rest = kept[: max(end - part, 0)] + kept[end:]
+            if not rest:
+                continue
+            chosen = np.sort(np.concatenate(rest))
+            found = _least_squares(columns[:, chosen], target)
+            if np.abs(columns[:, chosen] @ found - target).max() < 1e-11 * scale:
+                kept = rest
+                solution = np.zeros(matrix.shape[1])
+                solution[chosen] = found
+        part //= 2
+    return solution
 
 
 def lattice_forces(crystal: Crystal, cutoff: float, energies: list[Terms]) -> list[Terms]:

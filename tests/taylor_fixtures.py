@@ -137,8 +137,3 @@ def density_model(name):
     make, cutoff = CRYSTALS[name]
     crystal = make()
     return DensityModel(crystal, cutoff), crystal
-
-
-def repeats(crystal, n):
-    """Enough cells that no stencil meets its own image."""
-    return crystal.supercell(n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ class TaylorForces(TaylorModel):
         E_l = E_0 - 1/4 sum_rho g_rho . Phi(rho) g_rho + sum_t b_t . (g_rho(t) x g_sigma(t)),
 
     where the last term carries the antisymmetric part of Phi (see :mod:`ase_qmmm.taylor.triangles`); higher
-    orders are found by :mod:`ase_qmmm.taylor.lattice_potential`. All depend on displacement differences only, so
-    that translation invariance (the acoustic sum rules), Newton's third law and zero force on the perfect
+    orders are found by :mod:`ase_qmmm.taylor.lattice_potential`. All depend on displacement differences only,
+    so that translation invariance (the acoustic sum rules), Newton's third law and zero force on the perfect
     crystal survive the cutoff.
 
     Parameters
@@ -60,9 +61,9 @@ class TaylorForces(TaylorModel):
         Coefficients of higher orders below this part of the largest are left out.
     missing_tolerance : float
         An atom may lack the neighbour at rho (a vacancy in its stencil) if
-        ``|Phi(rho)| <= missing_tolerance |Phi(0)|``, and in higher orders if the norm of the coefficients with
-        an index there is at most this part of the norm of all; the terms are left out then. Otherwise it is
-        an error.
+        ``|Phi(rho)| <= missing_tolerance |Phi(0)|``, and in higher orders if the norm of the coefficients
+        with an index there is at most this part of the norm of all; the terms are left out then. Otherwise
+        it is an error.
     trust : float, optional
         Largest ``|g_rho|`` of a nearest neighbour (Å); 0.45 nearest-neighbour distances.
     on_distrust : {"raise", "warn"}
@@ -77,8 +78,6 @@ class TaylorForces(TaylorModel):
     restored : dict of int to float
         By order j > 1, the largest change of a component of d^j F (eV/Å^(j + 1)) by the sum rules that
         truncation had broken.
-    coefficient_counts : dict of int to int
-        Independent coefficients by order, under the symmetry of the crystal and the sum rules.
 
     Raises
     ------
@@ -160,10 +159,9 @@ class TaylorForces(TaylorModel):
         self._energy_terms = [[pairs[a], *(energies[a] for energies, _ in higher.values())] for a in each]
         self._force_terms = [[linear[a], *(forces[a] for _, forces in higher.values())] for a in each]
         size = self._width()
-        self._energies, self._forces = (flatten(terms, size, width) for terms, width in ((self._energy_terms, 1), (self._force_terms, 3)))
-        self.coefficient_counts = {
-            j: count_force_constants(self.crystal, radius, j + 1) for j, radius in self.cutoffs.items()
-        }
+        self._energies, self._forces = (
+            flatten(terms, size, width) for terms, width in ((self._energy_terms, 1), (self._force_terms, 3))
+        )
 
     @classmethod
     @checked_keywords
@@ -185,8 +183,8 @@ class TaylorForces(TaylorModel):
         Parameters
         ----------
         qm : ase.calculators.calculator.Calculator
-            A model with a method ``force_derivatives(crystal, order, cutoff)``, as ``TightBinding``; for order
-            1 any ASE calculator, whose forces are differenced then (central, 0.01 Å).
+            A model with a method ``force_derivatives(crystal, order, cutoff)``, as ``TightBinding``; for
+            order 1 any ASE calculator, whose forces are differenced then (central, 0.01 Å).
         crystal : Crystal
             At the lattice constant of `qm` (``Crystal.relaxed``).
         order : {1, 2, 3}
@@ -224,6 +222,11 @@ class TaylorForces(TaylorModel):
         """Radius of the largest stencils (Å)."""
         return max(self.cutoffs.values())
 
+    @cached_property
+    def coefficient_counts(self) -> dict[int, int]:
+        """Independent coefficients by order, under the symmetry of the crystal and the sum rules."""
+        return {j: count_force_constants(self.crystal, r, j + 1) for j, r in self.cutoffs.items()}
+
     def rotational_violation(self) -> dict[int, float]:
         """How far each order is from the sum rules of rotation (Born and Huang's for the first two).
 
@@ -236,13 +239,16 @@ class TaylorForces(TaylorModel):
         return rotational_violation(self.crystal, self.cutoff, self._force_terms)
 
     def __repr__(self) -> str:
-        sizes = max(len(self.crystal.stencil(a, self.cutoff)) for a in range(self.crystal.n_basis))
         many = self.order > 1
         cutoffs = ", ".join(f"{r:g}" for r in self.cutoffs.values())
-        counts = " + ".join(str(n) for n in self.coefficient_counts.values())
+        # Counting clusters of high order over wide stencils takes seconds.
+        work = max(len(self.crystal.stencil(0, r)) ** j for j, r in self.cutoffs.items())
+        counts = ""
+        if work <= 2500:
+            counts = " + ".join(map(str, self.coefficient_counts.values())) + " independent coefficients, "
         return (
-            f"TaylorForces(order {self.order}, cutoff{'s' * many} {cutoffs} Å, {sizes} neighbours, {counts} "
-            f"independent coefficients, trust {self.trust:.2f} Å, "
+            f"TaylorForces(order {self.order}, cutoff{'s' * many} {cutoffs} Å, {self._width()} neighbours, "
+            f"{counts}trust {self.trust:.2f} Å, "
             f"{self.crystal._unit_cell.get_chemical_formula()}, from {self.force_constants.label})"
         )
 

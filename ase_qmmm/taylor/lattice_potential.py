@@ -1,16 +1,21 @@
 """Site energies whose sum is the lattice energy of one order of force constants.
 
 Forces expanded to order j at every site are the gradient of one energy only if their coefficients are
-symmetric across sites: ``d^j F_l,b / du_m,c .. = -d^(j+1) E / du_l,b du_m,c ..``. Truncation breaks that, and the
-sum rules of translation. Both hold for any sum of polynomials of degree n = j + 1 in the differences
+symmetric across sites: ``d^j F_l,b / du_m,c .. = -d^(j+1) E / du_l,b du_m,c ..``. Truncation breaks that, and
+the sum rules of translation. Both hold for any sum of polynomials of degree n = j + 1 in the differences
 ``g_rho = u(l + rho) - u(l)`` of each site,
 
     E = sum_l sum_t T_t prod_i g_(t, i),
 
-so that this module looks for the T of least norm whose lattice force constants are nearest to those given, in
-the sense of least squares. The map from T to the force constants is linear and sparse: expanding each product of
-differences gives 2^n products of displacements. It commutes with the symmetry of the crystal, and so does its
-pseudo-inverse: what is found has the symmetry of what was given.
+so that this module looks for the T of least norm whose lattice force constants are nearest to those given,
+in the sense of least squares. The map from T to the force constants is linear and sparse: expanding each
+product of differences gives 2^n products of displacements. It commutes with the symmetry of the crystal, and
+so does its pseudo-inverse: what is found has the symmetry of what was given.
+
+Nothing is lost: with T over clusters of which each atom is within the cutoff of each other, the image of the
+map has as many dimensions as there are independent force constants
+(:func:`ase_qmmm.symmetry.count_force_constants`).
+Few clusters are enough, and the cheapest set of them that gives the same force constants is kept.
 """
 
 from __future__ import annotations

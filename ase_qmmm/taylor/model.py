@@ -213,8 +213,8 @@ class TaylorModel(SiteCalculator):
         ]
         far = int(np.argmax(nearest))
         return (
-            f"; around the {len(defective)} atoms at the defect, use r_qm >= {nearest[far]:.2f} Å, the distance "
-            f"of atom {bad[far]}"
+            f"; counted from the {len(defective)} atoms at the defect, use r_qm >= {nearest[far]:.2f} Å, the "
+            f"distance of atom {bad[far]}"
         )
 
 

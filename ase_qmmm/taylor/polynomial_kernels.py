@@ -1,7 +1,7 @@
 """Compiled loops over packed polynomials, several sites of one basis atom side by side.
 
-Array names: n atoms, s stencil vectors, b basis atoms, p prefixes, t terms, c Cartesian; i lanes, the sites of
-one block. The innermost loops run over lanes, so that the processor takes several sites in one instruction.
+Array names: n atoms, s stencil vectors, b basis atoms, p prefixes, t terms, c Cartesian; i lanes, the
+sites of one block. The innermost loops run over lanes: the processor takes several sites in one instruction.
 """
 
 # numba infers the types of what it compiles.
@@ -19,7 +19,7 @@ LANES = 64
 
 @njit(cache=True)
 def _differences(g, y, shifts, shift_numbers, neighbours, rho, sites, start, count, b, n_shell, far):
-    """Fill g (3 s + 4, lanes) for a block of sites; update the largest first-shell |g|^2 and its site in `far`."""
+    """Fill g (3 s + 4, lanes) for a block of sites; `far`: the largest first-shell |g|^2 and its site."""
     s = neighbours.shape[1]
     for k in range(s):
         r0, r1, r2 = rho[b, k, 0], rho[b, k, 1], rho[b, k, 2]

@@ -53,7 +53,7 @@ def multiplicity(tuples: np.ndarray) -> np.ndarray:
 
 
 def sorted_tuples(allowed: np.ndarray, length: int) -> np.ndarray:
-    """Sorted tuples (t, length) of numbers of which each two, equal ones too, are `allowed` (m, m) together."""
+    """Sorted tuples (t, length) of numbers each two of which are `allowed` (m, m) together."""
     tuples = np.flatnonzero(np.diagonal(allowed))[:, None]
     number = np.arange(len(allowed))
     for _ in range(length - 1):

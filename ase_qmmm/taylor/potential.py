@@ -38,8 +38,8 @@ class TaylorPotential(TaylorModel):
         E_l = V(0) + sum_(j <= k) 1/j! d^j V(0)[g, .., g].
 
     It depends on displacement differences only, so that translation invariance survives the cutoff; so do the
-    symmetry of the site and of the indices, and zero force on the perfect crystal, which are restored. Rotation
-    invariance holds up to the order and the cutoff, see :meth:`rotational_violation`.
+    symmetry of the site and of the indices, and zero force on the perfect crystal, which are restored.
+    Rotation invariance holds up to the order and the cutoff, see :meth:`rotational_violation`.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ class TaylorPotential(TaylorModel):
     cutoffs : dict of int to float
         Radius of the stencils by order (Å).
     truncation : dict of int to float
-        By order j, a bound (eV/Å^j) on the coefficients left out: times ``|g|^j`` it bounds the error of a site
-        energy.
+        By order j, a bound (eV/Å^j) on the coefficients left out: times ``|g|^j`` it bounds the error of a
+        site energy.
     coefficient_counts : dict of int to int
         Independent coefficients by order, under the symmetry of the crystal.
 
@@ -82,7 +82,8 @@ class TaylorPotential(TaylorModel):
     >>> from ase import Atoms
     >>> from ase_qmmm import Crystal, TaylorPotential, TightBinding
     >>> cell = Atoms("Ni", cell=[[2.5, 0, 0], [1.25, 2.165064, 0], [0, 0, 0]], pbc=[1, 1, 0])
-    >>> mm = TaylorPotential.from_calculator(TightBinding("toy"), Crystal(cell), order=3, cutoff=(5.1, 2.6, 2.6))
+    >>> crystal = Crystal(cell)
+    >>> mm = TaylorPotential.from_calculator(TightBinding("toy"), crystal, order=3, cutoff=(5.1, 2.6, 2.6))
     >>> mm.order
     3
     """
@@ -229,8 +230,9 @@ class TaylorPotential(TaylorModel):
         counts = " + ".join(str(n) for n in self.coefficient_counts.values())
         stored = max(sum(len(t.tuples) for t in site) for site in self._terms)
         return (
-            f"TaylorPotential(order {self.order}, cutoffs {cutoffs} Å, {counts} independent coefficients, {stored} "
-            f"stored per site, trust {self.trust:.2f} Å, {self.crystal._unit_cell.get_chemical_formula()}, "
+            f"TaylorPotential(order {self.order}, cutoffs {cutoffs} Å, {counts} independent coefficients, "
+            f"{stored} stored per site, trust {self.trust:.2f} Å, "
+            f"{self.crystal._unit_cell.get_chemical_formula()}, "
             f"from {self.label})"
         )
 

@@ -18,8 +18,8 @@ def site_energy_expansion(
     exact = getattr(qm, "site_energy_derivatives", None)
     if not callable(exact):
         raise TypeError(
-            f"qm: got {type(qm).__name__}, which has no method site_energy_derivatives(crystal, order, cutoff); "
-            f"take a model of this package, or TaylorForces, which needs forces only"
+            f"qm: got {type(qm).__name__}, which has no method site_energy_derivatives(crystal, order, "
+            f"cutoff); take a model of this package, or TaylorForces, which needs forces only"
         )
     found: CrystalDerivatives = exact(crystal, len(cutoffs), list(cutoffs.values()), **_options(progress))
     return found

@@ -27,17 +27,18 @@ def made(name, kind, order):
 
 CASES = [
     *((name, "energy", 2) for name in CRYSTALS),
-    *((name, "energy", 3) for name in CRYSTALS),
+    *((name, "energy", 3) for name in ("triangular", "diamond")),
     ("triangular", "energy", 4),
     ("diamond", "energy", 4),
     *((name, "force", 1) for name in CRYSTALS),
     *((name, "force", 2) for name in ("triangular", "diamond")),
+    *(pytest.param(name, "energy", 3, marks=pytest.mark.slow) for name in ("B2", "hcp")),
     pytest.param("hcp", "force", 2, marks=pytest.mark.slow),
     pytest.param("B2", "force", 2, marks=pytest.mark.slow),
     pytest.param("triangular", "force", 3, marks=pytest.mark.slow),
     pytest.param("diamond", "force", 3, marks=pytest.mark.slow),
 ]
-FAST = [case for case in CASES if isinstance(case, tuple)]
+FAST = [case for case in CASES if type(case) is tuple]
 
 
 def in_plane(atoms, array):
@@ -47,7 +48,7 @@ def in_plane(atoms, array):
 
 @pytest.mark.parametrize(("name", "kind", "order"), CASES)
 def test_error_falls_with_the_power_of_the_order(name, kind, order, rng):
-    """Random displacements and strain: energies |g|^(k + 1), their forces one less; force expansions k + 1."""
+    """Random displacements and strain: powers k + 1 of energies, k of their forces, k + 1 of force models."""
     qm, mm = made(name, kind, order)
     atoms = mm.crystal.supercell(3)
     u, e = rng.uniform(-1, 1, (len(atoms), 3)), in_plane(atoms, random_strain(rng, 0.2))
@@ -117,7 +118,7 @@ def test_nothing_is_lost_in_the_potential_of_the_forces(name, order):
 
 
 def test_tight_binding_forces(silicon_qm, silicon_crystal, silicon_mm):
-    """Second order of silicon: a third of the error of the first, and truncation made good by the sum rules."""
+    """Second order of silicon: less than half the error of the first; sum rules restored."""
     mm = TaylorForces.from_calculator(silicon_qm, silicon_crystal, order=2, cutoff=(5.0, 4.0))
     assert repr(mm).startswith("TaylorForces(order 2, cutoffs 5, 4 Å, 28 neighbours, 10 + 27 independent")
     assert 1e-3 < mm.restored[2] < 0.05
@@ -172,7 +173,7 @@ def test_elastic_constants(kind):
 @pytest.mark.parametrize("name", list(CRYSTALS))
 def test_rotations(name):
     """A model of finite range keeps the sum rules of rotation; a cut one does not, and says so."""
-    qm, mm = made(name, "energy", 3)
+    qm, mm = made(name, "energy", 2)
     scale = max(np.abs(t.coefficients).max() for t in mm._terms[0])
     assert max(mm.rotational_violation().values()) < 1e-11 * scale
     forces = made(name, "force", 1)[1]
@@ -218,7 +219,7 @@ def test_unsymmetric_derivatives_are_put_right(rng):
     derivatives = qm.site_energy_derivatives(qm.crystal, 2)
     for tensors in derivatives.tensors.values():
         for t in tensors:
-            t += 1e-3 * rng.normal(size=t.shape)
+            t[...] += 1e-3 * rng.normal(size=t.shape)
     mm = TaylorPotential(derivatives)
     atoms = mm.crystal.supercell(2)
     assert np.abs(mm.evaluate(atoms).forces).max() < 1e-12
@@ -230,7 +231,7 @@ def test_noisy_forces_keep_newtons_third_law(rng):
     derivatives = qm.force_derivatives(qm.crystal, 2)
     for tensors in derivatives.tensors.values():
         for t in tensors:
-            t += 1e-3 * rng.normal(size=t.shape)
+            t[...] += 1e-3 * rng.normal(size=t.shape)
     mm = TaylorForces(derivatives)
     assert 1e-4 < mm.restored[2] < 1e-1
     assert mm.coefficient_counts[2] == count_force_constants(mm.crystal, 2 * qm.cutoff, 3)
@@ -242,7 +243,7 @@ def test_noisy_forces_keep_newtons_third_law(rng):
     assert_derivative(lambda h: mm.evaluate(moved(atoms, u, h)).energy, -(forces * u).sum(), noise=1e-10)
 
 
-# -- where they refuse -----------------------------------------------------------------------------------------
+# -- where they refuse ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["energy", "force"])

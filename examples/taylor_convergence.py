@@ -2,8 +2,8 @@
 
 A Taylor model of order k errs with the power k + 1 of the displacement differences g, until what its cutoff
 leaves out is all that is left: then the error is that of the truncated lower orders. The script displaces all
-atoms of a perfect crystal at random, scales the displacements, and compares site energies and forces with tight
-binding: the papers' toy model on the two-dimensional triangular lattice, and silicon.
+atoms of a perfect crystal at random, scales the displacements, and compares site energies and forces with
+tight binding: the papers' toy model on the two-dimensional triangular lattice, and silicon.
 
 Run ``python examples/taylor_convergence.py`` (some minutes on one core). ``--trial`` is a trial run.
 """
@@ -40,7 +40,7 @@ def silicon(trial):
 
 
 def errors(qm, models, atoms, sizes, rng):
-    """Largest errors (sizes, models, 2) of site energies (eV) and forces (eV/Å), and root mean squares of g."""
+    """Largest errors (sizes, models, 2) of site energies (eV) and forces (eV/Å), and the rms of g."""
     u = rng.normal(size=atoms.positions.shape) * atoms.pbc
     crystal = models[0].crystal
     near = len(crystal.stencil(0, 1.2 * crystal.nearest_neighbour_distance))

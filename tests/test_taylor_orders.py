@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.optimize import BFGS
+from ase.units import GPa
 from helpers import assert_derivative, moved, random_rotation, random_strain, rotated, strained
+from matscipy.calculators.manybody import Manybody
+from matscipy.calculators.manybody.explicit_forms import Kumagai
+from matscipy.calculators.manybody.explicit_forms.kumagai import Kumagai_Comp_Mat_Sci_39_Si
 from matscipy.elasticity import fit_elastic_constants
 from taylor_fixtures import CRYSTALS, density_model
 
@@ -122,6 +128,10 @@ def test_tight_binding_forces(silicon_qm, silicon_crystal, silicon_mm):
     mm = TaylorForces.from_calculator(silicon_qm, silicon_crystal, order=2, cutoff=(5.0, 4.0))
     assert repr(mm).startswith("TaylorForces(order 2, cutoffs 5, 4 Å, 28 neighbours, 10 + 27 independent")
     assert 1e-3 < mm.restored[2] < 0.05
+    # Truncated third-order constants do not turn with the crystal exactly; those of second order do, here.
+    violation = mm.rotational_violation()
+    assert violation[1] < 1e-10
+    assert 0.1 < violation[2] < 2.0
     atoms = silicon_crystal.supercell(2, cubic=True)
     atoms.rattle(0.08, seed=4)
     qm = silicon_qm.with_options(kpts={"size": (2, 2, 2), "gamma": True})
@@ -153,56 +163,53 @@ def test_force_constants_of_site_energies(name, rng):
         assert np.abs(a - b).max() < 1e-10
 
 
-@pytest.mark.parametrize("kind", ["energy", "force"])
-def test_elastic_constants(kind):
-    """Diamond structure with relaxed atoms, of the model and of what it was derived from."""
-    qm, mm = made("diamond", kind, 2)
+def elastic_constants(calc, atoms, **options):
+    """C11, C12, C44 of a cubic crystal (GPa)."""
+    atoms = atoms.copy()
+    atoms.calc = calc
+    options = {
+        "symmetry": "cubic",
+        "N_steps": 5,
+        "delta": 1e-3,
+        "verbose": False,
+        "graphics": False,
+        **options,
+    }
+    c = fit_elastic_constants(atoms, **options)[0] / GPa
+    return [c[0, 0], c[0, 1], c[3, 3]]
+
+
+def test_elastic_constants_of_the_potential():
+    qm, mm = made("diamond", "energy", 2)
     cell = mm.crystal.supercell(1, cubic=True)
-    found = []
-    for calc in (qm, mm):
-        atoms = cell.copy()
-        atoms.calc = calc
-        # Its lattice constant is not that of zero pressure: differences of stress, not of energy.
-        c, _ = fit_elastic_constants(
-            atoms, symmetry="cubic", N_steps=5, delta=1e-3, optimizer=None, verbose=False, graphics=False
-        )
-        found.append([c[0, 0], c[0, 1], c[3, 3]])
-    assert np.allclose(found[1], found[0], rtol=2e-3)
+    found, expected = (elastic_constants(calc, cell, optimizer=None) for calc in (mm, qm))
+    assert np.allclose(found, expected, rtol=2e-3)
+
+
+def test_elastic_constants_with_relaxed_atoms():
+    """Kumagai silicon, by matscipy's calculator and strains; its force constants are those of differences."""
+    qm = Manybody(**Kumagai(Kumagai_Comp_Mat_Sci_39_Si))
+    crystal = Crystal.relaxed(bulk("Si"), qm)
+    mm = TaylorForces.from_calculator(qm, crystal, cutoff=7.0)
+    cell = crystal.supercell(1, cubic=True)
+    relaxing = {"optimizer": BFGS, "fmax": 1e-4, "logfile": None}
+    found, expected = (elastic_constants(calc, cell, **relaxing) for calc in (mm, qm))
+    assert np.allclose(found, expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", list(CRYSTALS))
 def test_rotations(name):
-    """A model of finite range keeps the sum rules of rotation; a cut one does not, and says so."""
+    """A model of finite range keeps the sum rules of rotation."""
     qm, mm = made(name, "energy", 2)
     scale = max(np.abs(t.coefficients).max() for t in mm._terms[0])
     assert max(mm.rotational_violation().values()) < 1e-11 * scale
     forces = made(name, "force", 1)[1]
     assert max(forces.rotational_violation().values()) < 1e-11 * scale
-    near = 1.01 * mm.crystal.nearest_neighbour_distance
-    short = TaylorForces(forces.force_constants)
-    assert max(short.rotational_violation().values()) < 1e-11 * scale
-    cut = TaylorForces.from_calculator(ShortRange(qm, near), mm.crystal, cutoff=near)
-    # By inversion, the sum of a centre vanishes for one neighbour as for all.
-    assert (max(cut.rotational_violation().values()) > 1e-3) == (name in ("diamond", "hcp"))
-
-
-class ShortRange:
-    """Force constants of a model, cut off."""
-
-    def __init__(self, qm, cutoff):
-        self.qm, self.cutoff = qm, cutoff
-
-    def force_derivatives(self, crystal, order, cutoff):
-        whole = self.qm.force_derivatives(crystal, 1)
-        sizes = [len(crystal.stencil(a, self.cutoff)) for a in range(crystal.n_basis)]
-        whole.tensors[1] = [t[:, :s] for t, s in zip(whole.tensors[1], sizes, strict=True)]
-        whole.cutoffs[1] = self.cutoff
-        return whole
 
 
 def test_truncation_keeps_symmetry_and_says_what_it_left_out(rng):
     qm, whole = made("diamond", "energy", 3)
-    mm = TaylorPotential(qm.site_energy_derivatives(whole.crystal, 3), threshold=0.02)
+    mm = TaylorPotential(qm.site_energy_derivatives(whole.crystal, 3), threshold=0.4)
     assert mm.truncation[3] > 0
     assert sum(len(t.tuples) for t in mm._terms[0]) < sum(len(t.tuples) for t in whole._terms[0])
     atoms = mm.crystal.supercell(3)
@@ -302,7 +309,7 @@ def test_force_mixing():
     atoms.rattle(0.01, seed=1)
     centre = atoms.positions[70]
     regions = Regions.from_distance(atoms, centre, r_qm=5.0, r_buffer=6.0)
-    calc = ForceMixingCalculator(qm, mm, regions, cluster="whole")
+    calc = ForceMixingCalculator(qm, mm, regions, cluster="open")
     forces = calc.get_property("forces", atoms)
     assert np.abs(forces - qm.evaluate(atoms).forces).max() < 1e-3
     assert np.isfinite(calc.get_property("energy", atoms))

@@ -123,6 +123,7 @@ def test_nothing_is_lost_in_the_potential_of_the_forces(name, order):
     assert mm.restored[order] < 1e-9
 
 
+@pytest.mark.slow
 def test_tight_binding_forces(silicon_qm, silicon_crystal, silicon_mm):
     """Second order of silicon: less than half the error of the first; sum rules restored."""
     mm = TaylorForces.from_calculator(silicon_qm, silicon_crystal, order=2, cutoff=(5.0, 4.0))

@@ -156,3 +156,14 @@ def test_tungsten_edge(monkeypatch, tmp_path, capsys):
     assert slopes["slip-compatible"] < -2.5 < -1.5 < slopes["elastic field"]
     assert (tmp_path / "edge.png").exists()
     assert "edge dislocation" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_taylor_convergence_script(tmp_path, capsys):
+    script = runpy.run_path(str(EXAMPLES / "taylor_convergence.py"))
+    script["main"](["--trial", "--output", str(tmp_path / "taylor.png")])
+    rows = [line.split(":")[1].split() for line in capsys.readouterr().out.splitlines() if "error:" in line]
+    assert len(rows) == 7
+    # A factor of 50 in the displacements: every model errs by 50^2 less at least, but for its truncation.
+    assert all(float(row[-1]) > 100 * float(row[0]) for row in rows)
+    assert (tmp_path / "taylor.png").stat().st_size > 20_000

@@ -11,7 +11,7 @@ from ase.build import bulk, graphene
 from helpers import assert_derivative, moved
 
 from ase_qmmm import Crystal, TightBinding, fermi_level
-from ase_qmmm.errors import StructureError
+from ase_qmmm.errors import NumericsError, StructureError
 from ase_qmmm.symmetry import space_group, stencil_permutation
 from ase_qmmm.taylor.site_symmetry import taken, turned
 from ase_qmmm.tightbinding import Hamiltonian, force_derivatives, site_energy_derivatives
@@ -427,6 +427,8 @@ def test_arguments(silicon):
         site_energy_derivatives(calc, crystal, 1, -1.0)
     with pytest.raises(ValueError, match="grand potential"):
         site_energy_derivatives(calc.with_options(energy="band"), crystal, 1)
+    with pytest.raises(NumericsError, match="not positive definite .* closest pair: atoms 0 and 1"):
+        force_derivatives(calc, Crystal(bulk("Si", a=4.0)), 1, 2.5, margin=0.0)
     with pytest.raises(StructureError, match="within the cutoff"):
         Region(calc.model, crystal, 0, 8.0, (2, 2, 2), 1)
     with pytest.raises(StructureError, match="within the range"):

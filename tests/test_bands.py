@@ -68,6 +68,13 @@ def test_bands_are_those_of_ase(bands):
     assert np.array_equal(again.energies, bands.energies)
 
 
+def test_kpoints_in_any_container():
+    points = [[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.5, 0.0]]
+    expected = TightBinding().eigenvalues(SILICON, points)[0]
+    for kpts in (np.array(points), tuple(np.array(k) for k in points), tuple(map(tuple, points))):
+        assert np.array_equal(TightBinding().eigenvalues(SILICON, kpts)[0], expected)
+
+
 def test_default_path_and_crystal():
     own = band_structure(TightBinding(), Crystal(SILICON), npoints=20)
     assert own.path.path == SILICON.cell.bandpath(npoints=0).path

@@ -28,7 +28,7 @@ from ase.optimize.precon import PreconLBFGS
 from threadpoolctl import threadpool_limits
 
 from .crystal import Crystal
-from .errors import StructureError, check_positive, check_structure
+from .errors import StructureError, check_integer, check_positive, check_structure
 from .files import write_atomically
 from .lattice_sites import lattice_sites
 from .mixing import ForceMixingCalculator, Regions
@@ -95,10 +95,8 @@ class RelaxationSettings:
             raise ValueError(f"cluster: got {self.cluster!r}, expected one of {', '.join(CLUSTER_KINDS)}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer: got {self.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
-        if self.threads < 1:
-            raise ValueError(f"threads: got {self.threads}, expected 1 or more")
-        if self.steps < 0:
-            raise ValueError(f"steps: got {self.steps}, expected 0 or more")
+        check_integer("threads", self.threads, 1)
+        check_integer("steps", self.steps, 0)
 
 
 @dataclass

@@ -102,6 +102,8 @@ def test_atomic_write(tmp_path):
         ({"r_buffer": -1.0}, "r_buffer: got -1.0"),
         ({"optimizer": "newton"}, "optimizer: got 'newton'.*lbfgs, bfgs, fire, precon-lbfgs"),
         ({"steps": -1}, "steps: got -1"),
+        ({"steps": np.nan}, "steps: got nan"),
+        ({"threads": 1.5}, "threads: got 1.5"),
         ({"cluster": "ball"}, "cluster: got 'ball'"),
         ({"qm": "nrl-Xy"}, "model: got 'nrl-Xy'"),
     ],

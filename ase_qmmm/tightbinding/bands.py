@@ -11,7 +11,7 @@ from ase.dft.kpoints import BandPath, parse_path_string
 from ase.spectrum.band_structure import BandStructure
 
 from ..crystal import Crystal
-from ..errors import NumericsError, StructureError, check_structure, checked_keywords
+from ..errors import NumericsError, StructureError, check_integer, check_structure, checked_keywords
 from .calculator import TightBinding, fermi_level
 from .matrices import build_matrices
 from .spectrum import States
@@ -174,8 +174,9 @@ def band_gap(calc: TightBinding | str, atoms: Atoms | Crystal, kpts: Any = None)
     bands = np.sort(np.concatenate(list(levels), axis=1), axis=1)
     full = n_electrons * n_spin / 2
     highest, lowest = int(np.ceil(full - 1e-9)) - 1, int(np.floor(full + 1e-9))
-    if lowest >= bands.shape[1]:
-        raise NumericsError(f"{calc.model.name}: {n_electrons:g} electrons fill all bands, there is no gap")
+    if not 0 <= highest <= lowest < bands.shape[1]:
+        which = "all bands" if full > 0 else "no band"
+        raise NumericsError(f"{calc.model.name}: {n_electrons:g} electrons fill {which}, there is no gap")
     valence, conduction = bands[:, highest], bands[:, lowest]
     difference = conduction - valence
     top = int(np.flatnonzero(valence > valence.max() - _SAME)[0])
@@ -228,17 +229,18 @@ def _bandpath(cell: Atoms, path: Any, npoints: int) -> BandPath:
         return path
     if path is not None and not isinstance(path, str):
         raise TypeError(f"path: got {type(path).__name__}, expected a string, an ase BandPath, or None")
-    if isinstance(npoints, bool) or not isinstance(npoints, int | np.integer) or npoints < 2:
-        raise ValueError(f"npoints: got {npoints!r}, expected an integer of 2 or more")
+    check_integer("npoints", npoints, 2)
     if path is not None:
         known = cell.cell.bandpath(npoints=0, pbc=cell.pbc).special_points
         try:
-            names = [name for piece in parse_path_string(path) for name in piece]
+            pieces = parse_path_string(path)
         except ValueError as error:
             raise ValueError(f"path: got {path!r}, expected names of special points: {error}") from error
-        unknown = sorted(set(names) - set(known))
-        if unknown or len(names) < 2:
-            what = f"this lattice has no {', '.join(unknown)}" if unknown else "a path needs two points"
+        unknown = sorted({name for piece in pieces for name in piece} - set(known))
+        if unknown or not all(pieces) or sum(map(len, pieces)) < 2:
+            what = "each of its pieces needs points, and the path two"
+            if unknown:
+                what = f"this lattice has no {', '.join(unknown)}"
             raise ValueError(
                 f"path: got {path!r}, but {what}; its special points are {', '.join(sorted(known))}"
             )

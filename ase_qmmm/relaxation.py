@@ -250,7 +250,7 @@ def _relax(
             report("  rescaled to it")
         elif abs(percent) > 0.5:
             report(
-                "  WARNING: more than 0.5 %; the far field expands about the unstrained lattice, see --rescale"
+                "  WARNING: more than 0.5 %; the far field expands about the unstrained lattice; --rescale?"
             )
     start = work.positions.copy()
 

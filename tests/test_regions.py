@@ -236,6 +236,21 @@ def test_file_round_trip(tmp_path):
     assert len(np.unique(regions.numbers)) == 4
 
 
+def test_round_trip_of_frozen_buffer_atoms(tmp_path):
+    """They stay frozen, and do so no longer once other regions are written."""
+    atoms, place = vacancy(3)
+    regions = Regions.from_distance(atoms, place, r_qm=4.0, r_buffer=3.0, r_frozen=6.0)
+    assert (regions.buffer & regions.frozen).any()
+    path = tmp_path / "vacancy.extxyz"
+    regions.write(atoms)
+    ase.io.write(path, atoms)
+    assert Regions.from_atoms(ase.io.read(path)) == regions
+    other = Regions.from_distance(atoms, place, r_qm=4.0, r_buffer=3.0)
+    other.write(atoms)
+    assert Regions.from_atoms(atoms) == other
+    assert "region_frozen" not in atoms.arrays
+
+
 def test_no_regions_in_a_file():
     atoms = silicon_cell(2)
     with pytest.raises(ValueError, match="no array 'region'.*write"):

@@ -42,6 +42,11 @@ def test_derivatives(name, order):
     assert_derivative(lambda h: function(R + h, order)[order - 1], function(R, order)[order], noise=1e-12)
 
 
+def test_logistic_far_beyond_its_step():
+    """Where the exponential would overflow: no warning, no NaN."""
+    assert logistic(np.array([-1e4, 1e4]), 1e-3, 2).tolist() == [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+
+
 def test_half_cosine_ends():
     values = half_cosine(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 2.0, 4.0, 1)
     assert values[0] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])

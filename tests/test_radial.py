@@ -117,8 +117,9 @@ def test_model_functions(form, name, order):
     assert_derivative(lambda h: functions(h, order - 1), functions(0.0, order), noise=1e-11)
 
 
-def test_onsite_derivatives():
-    model = NRLModel("nrl-Si-sp")
+@pytest.mark.parametrize("name", ["nrl-Si-sp", "nrl-W-spd"])
+def test_onsite_derivatives(name):
+    model = NRLModel(name)
     rho = np.array([0.01, 0.03, 0.1])
     steps = 0.05 * np.array([0.1, 0.03, 0.01, 3e-3, 1e-3])
     for order in (1, 2, 3, 4):

@@ -190,8 +190,8 @@ def test_first_and_second_order(name, kind, rng):
     first = sum(part.first() for part in torus.parts)
     second = sum(part.second() for part in torus.parts)
     u, v = rng.uniform(-1, 1, (2, len(torus.displaced), 3))
-    assert_derivative(lambda h: torus.value(u, h), np.einsum("smc,mc->s", first, u), noise=1e-7)
-    assert_derivative(lambda h: torus.slope(u, v, h), np.einsum("smcnd,mc,nd->s", second, u, v), noise=1e-7)
+    assert_derivative(lambda h: torus.value(u, h), np.einsum("smc,mc->s", first, u), noise=1e-9)
+    assert_derivative(lambda h: torus.slope(u, v, h), np.einsum("smcnd,mc,nd->s", second, u, v), noise=1e-9)
     # The slope at the crystal itself needs no difference.
     assert torus.slope(u, v, 0.0) == pytest.approx(np.einsum("smc,mc->s", first, v), abs=2e-6)
     assert np.abs(second - second.transpose(0, 3, 4, 1, 2)).max() < 1e-10 * np.abs(second).max()
@@ -209,7 +209,7 @@ def test_third_order(name, kind, rng):
     assert_derivative(
         lambda h: 2 * (torus.slope(u, v, h) - here) / h,
         np.einsum("smcndqe,mc,nd,qe->s", third, v[:2], u, u),
-        noise=1e-6,
+        noise=1e-8,
     )
     assert np.abs(third - third.transpose(0, 1, 2, 5, 6, 3, 4)).max() < 1e-9 * np.abs(third).max()
     exchanged = third[:, :, :, :2].transpose(0, 3, 4, 1, 2, 5, 6)

@@ -1,7 +1,9 @@
 """QM/MM for crystal defects with ASE: quantum accuracy near the defect, a matched model far away."""
 
+from .ace import ACEBasis, ACEPotential
 from .contract import check_calculator
 from .crystal import Crystal
+from .eam import EAM
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
 from .mixing import ForceMixingCalculator, Regions
 from .norms import displacement_gradient, energy_norm
@@ -22,6 +24,9 @@ from .tightbinding import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "EAM",
+    "ACEBasis",
+    "ACEPotential",
     "BandGap",
     "ChildCalculatorError",
     "Crystal",

@@ -2,6 +2,7 @@
 
 from .carving import Cluster
 from .force_mixing import ForceMixingCalculator
+from .moving import MovingRegions, RegionChange
 from .regions import Regions
 
-__all__ = ["Cluster", "ForceMixingCalculator", "Regions"]
+__all__ = ["Cluster", "ForceMixingCalculator", "MovingRegions", "RegionChange", "Regions"]

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.geometry import get_distances
 
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
 from ..lattice_sites import lattice_sites
-from ..neighbours import neighbour_pairs
+from ..neighbours import distances_to
 
 if TYPE_CHECKING:
     from ..crystal import Crystal
@@ -221,7 +220,7 @@ class Regions:
             raise ValueError(
                 f"centre: got {centre!r}, expected an atom index, a position (3,) or positions (m, 3)"
             )
-        distance = _distances(atoms, centres)
+        distance = distances_to(atoms, centres)
         frozen = None
         if r_frozen is not None:
             if check_positive("r_frozen", r_frozen, "Å") <= r_qm:
@@ -242,7 +241,9 @@ class Regions:
         """Regions around what differs from the crystal: vacant sites, atoms on no site, misfitting atoms.
 
         Distances count from vacant sites and from atoms without a site; where there are none of either (a
-        dislocation core), from the atoms whose misfit exceeds `tolerance`.
+        dislocation core), from the atoms whose misfit exceeds `tolerance`. Atoms that are already frozen
+        (array ``region`` or ``frozen``, or ``FixAtoms``) are not looked at, so that the surface of a frozen
+        shell is no defect, and they stay frozen: those within `r_qm` are buffer atoms.
 
         Parameters
         ----------
@@ -258,7 +259,12 @@ class Regions:
         StructureError
             No defect found.
         """
-        return cls.from_distance(atoms, defect_centres(atoms, crystal, tolerance), r_qm, r_buffer)
+        centres = defect_centres(atoms, crystal, tolerance)
+        regions = cls.from_distance(atoms, centres, r_qm, r_buffer)
+        frozen = frozen_atoms(atoms)
+        if not frozen.any():
+            return regions
+        return cls(regions.qm & ~frozen, regions.buffer | (regions.qm & frozen), frozen)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Regions:
@@ -297,13 +303,14 @@ class Regions:
 def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = None) -> np.ndarray:
     """Positions (m, 3) in Å of what differs from `crystal`; see :meth:`Regions.detect`."""
     match = crystal.match(atoms, 1.2 * crystal.nearest_neighbour_distance)
+    free = ~frozen_atoms(atoms)
     sites = lattice_sites(match, atoms)
     if sites is not None:
-        centres = np.concatenate([sites.vacant_positions, atoms.positions[sites.basis < 0]])
+        centres = np.concatenate([sites.vacant_positions, atoms.positions[free & (sites.basis < 0)]])
     else:
-        centres = atoms.positions[match.basis < 0]
+        centres = atoms.positions[free & (match.basis < 0)]
     if not len(centres):
-        centres = atoms.positions[match.defect(tolerance)]
+        centres = atoms.positions[free & match.defect(tolerance)]
     if not len(centres):
         raise StructureError(
             f"atoms: no defect found in {len(atoms)} atoms of {crystal!r}; make Regions by hand"
@@ -311,20 +318,23 @@ def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = Non
     return centres
 
 
-def _distances(atoms: Atoms, centres: np.ndarray) -> np.ndarray:
-    """Distance (n,) in Å of each atom from the nearest centre or periodic image of one."""
-    distance = np.full(len(atoms), np.inf)
-    for centre in centres:
-        d = get_distances(centre[None], atoms.positions, cell=atoms.cell, pbc=atoms.pbc)[1][0]
-        np.minimum(distance, d, out=distance)
-    return distance
+def frozen_atoms(atoms: Atoms) -> np.ndarray:
+    """Mask (n,) of atoms that :meth:`Regions.write`, array ``frozen`` or ``FixAtoms`` say do not move."""
+    frozen = np.zeros(len(atoms), dtype=bool)
+    if "region" in atoms.arrays:
+        frozen |= atoms.arrays["region"] == FROZEN
+    for name in ("frozen", "region_frozen"):
+        if name in atoms.arrays:
+            frozen |= atoms.arrays[name].astype(bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            frozen[constraint.index] = True
+    return frozen
 
 
 def grow_mask(atoms: Atoms, mask: np.ndarray, radius: float) -> np.ndarray:
     """Mask of the atoms within `radius` (Å) of those in `mask`, these included, through periodic images."""
     if radius == 0 or not mask.any():
         return mask.copy()
-    i, j = neighbour_pairs(atoms, radius, "ij")
-    grown = mask.copy()
-    grown[j[mask[i]]] = True
-    return grown
+    near: np.ndarray = mask | (distances_to(atoms, atoms.positions[mask], radius) < radius)
+    return near

@@ -12,7 +12,7 @@ from ase.neighborlist import neighbor_list
 from mixing_fixtures import SILICON, silicon_cell, tetrahedral_interstitial, vacancy
 
 from ase_qmmm import Crystal, Regions, StructureError
-from ase_qmmm.mixing.regions import as_mask, grow_mask
+from ase_qmmm.mixing.regions import as_mask, frozen_atoms, grow_mask
 
 EXPECTED = [False, True, True, False, False, True]
 
@@ -235,6 +235,23 @@ def test_file_round_trip(tmp_path):
     assert Regions.from_atoms(read) == regions
     assert np.array_equal(read.get_tags(), regions.numbers)
     assert len(np.unique(regions.numbers)) == 4
+
+
+def test_round_trip_of_frozen_buffer_atoms(tmp_path):
+    """They stay frozen, and do so no longer once other regions are written."""
+    atoms, place = vacancy(3)
+    regions = Regions.from_distance(atoms, place, r_qm=4.0, r_buffer=3.0, r_frozen=6.0)
+    assert (regions.buffer & regions.frozen).any()
+    path = tmp_path / "vacancy.extxyz"
+    regions.write(atoms)
+    ase.io.write(path, atoms)
+    read = ase.io.read(path)
+    assert Regions.from_atoms(read) == regions
+    assert np.array_equal(frozen_atoms(read), regions.frozen)
+    other = Regions.from_distance(atoms, place, r_qm=4.0, r_buffer=3.0)
+    other.write(atoms)
+    assert Regions.from_atoms(atoms) == other
+    assert "region_frozen" not in atoms.arrays
 
 
 def test_no_regions_in_a_file():

@@ -66,8 +66,8 @@ class Regions:
     Parameters
     ----------
     qm, buffer, frozen : array_like of bool or int, slice, optional
-        Boolean masks, lists of atom indices, or slices. A list of indices where an earlier one already
-        took the atom is an error, except that `buffer` gives way to `qm`.
+        Boolean masks, lists of atom indices, or slices. `buffer` gives way to `qm`; an atom in `buffer` and
+        `frozen` feeds the quantum call and does not move; one in `qm` and `frozen` is an error.
     n_atoms : int, optional
         Number of atoms; needed where no mask tells it and the regions are used before they meet their
         atoms.
@@ -268,7 +268,7 @@ class Regions:
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Regions:
-        """Read the regions that :meth:`write` put into `atoms` (array ``region``).
+        """Read the regions that :meth:`write` put into `atoms` (arrays ``region`` and ``region_frozen``).
 
         Raises
         ------
@@ -280,15 +280,19 @@ class Regions:
         numbers = np.asarray(atoms.arrays["region"])
         if not np.isin(numbers, (MM, BUFFER, QM, FROZEN)).all():
             raise ValueError("atoms.arrays['region']: expected 0 mm, 1 buffer, 2 qm, 3 frozen only")
-        return cls(numbers == QM, numbers == BUFFER, numbers == FROZEN)
+        held = np.asarray(atoms.arrays.get("region_frozen", np.zeros(len(atoms))), dtype=bool)
+        return cls(numbers == QM, numbers == BUFFER, (numbers == FROZEN) | held & (numbers == BUFFER))
 
     def write(self, atoms: Atoms) -> None:
         """Store the regions in `atoms`: integer array ``region`` and tags (``ase gui`` colours by tag).
 
-        Buffer atoms that are frozen as well are written as buffer; :meth:`constraint` keeps them fixed.
+        Buffer atoms that are frozen as well are written as buffer. Where there are any, the boolean array
+        ``region_frozen`` tells all that are frozen.
         """
-        numbers = self.for_atoms(len(atoms)).numbers
+        regions = self.for_atoms(len(atoms))
+        numbers = regions.numbers
         atoms.set_array("region", numbers, int)
+        atoms.set_array("region_frozen", regions.frozen if regions._frozen_buffer.any() else None)
         atoms.set_tags(numbers)
 
     def constraint(self) -> FixAtoms:
@@ -315,12 +319,13 @@ def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = Non
 
 
 def frozen_atoms(atoms: Atoms) -> np.ndarray:
-    """Mask (n,) of atoms that ``region``, ``frozen`` or a ``FixAtoms`` constraint say do not move."""
+    """Mask (n,) of atoms that :meth:`Regions.write`, array ``frozen`` or ``FixAtoms`` say do not move."""
     frozen = np.zeros(len(atoms), dtype=bool)
     if "region" in atoms.arrays:
         frozen |= atoms.arrays["region"] == FROZEN
-    if "frozen" in atoms.arrays:
-        frozen |= atoms.arrays["frozen"].astype(bool)
+    for name in ("frozen", "region_frozen"):
+        if name in atoms.arrays:
+            frozen |= atoms.arrays[name].astype(bool)
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
             frozen[constraint.index] = True

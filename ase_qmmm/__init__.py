@@ -3,7 +3,7 @@
 from .contract import check_calculator
 from .crystal import Crystal
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
-from .mixing import ForceMixingCalculator, Regions
+from .mixing import EnergyMixingCalculator, ForceMixingCalculator, Regions, SubtractiveMixingCalculator
 from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
 from .stencils import StencilMatch
@@ -27,6 +27,7 @@ __all__ = [
     "Crystal",
     "DivideAndConquer",
     "Embedded",
+    "EnergyMixingCalculator",
     "ForceMixingCalculator",
     "MatchError",
     "NumericsError",
@@ -36,6 +37,7 @@ __all__ = [
     "SiteResult",
     "StencilMatch",
     "StructureError",
+    "SubtractiveMixingCalculator",
     "TaylorForces",
     "TightBinding",
     "band_gap",

@@ -2,7 +2,16 @@
 
 from .buffers import BufferError
 from .carving import Cluster
+from .energy_mixing import EnergyMixingCalculator
 from .force_mixing import ForceMixingCalculator
 from .regions import Regions
+from .subtractive import SubtractiveMixingCalculator
 
-__all__ = ["BufferError", "Cluster", "ForceMixingCalculator", "Regions"]
+__all__ = [
+    "BufferError",
+    "Cluster",
+    "EnergyMixingCalculator",
+    "ForceMixingCalculator",
+    "Regions",
+    "SubtractiveMixingCalculator",
+]

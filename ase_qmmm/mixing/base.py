@@ -41,6 +41,8 @@ class MixingCalculator(Calculator):
 
     #: Both children must be ``SiteCalculator``.
     _needs_sites = False
+    #: ``cluster="auto"`` may choose embedded clusters.
+    _may_embed = True
     #: Clusters are kept, and deform with the cell, under a small strain: the energy stays one function.
     _follows_strain = False
 
@@ -119,6 +121,8 @@ class MixingCalculator(Calculator):
     def _forget(self) -> None:
         """Drop what belongs to one system."""
         self._clusters: list[Cluster] | None = None
+        #: Deformation (3, 3) of the clusters since they were carved, None for none.
+        self._strain: np.ndarray | None = None
         #: The first geometry of the system: what surrounds embedded clusters off any one lattice.
         self._first: Atoms | None = None
 
@@ -223,7 +227,8 @@ class MixingCalculator(Calculator):
 
     def _mm_atoms(self, atoms: Atoms) -> np.ndarray:
         """Mask (n,) of the atoms that the MM model is asked for."""
-        return (self._weights < 1) & ~self._regions.frozen
+        asked: np.ndarray = (self._weights < 1) & ~self._regions.frozen
+        return asked
 
     def _prepare_loads(
         self,
@@ -241,15 +246,16 @@ class MixingCalculator(Calculator):
         if not used.any():
             return [], []
         kind = self.cluster
-        if kind == "auto" and not isinstance(getattr(self.qm, "solver", ""), str) and embeds(self.qm):
-            kind = "embedded" if hasattr(self.qm.solver, "reference") else kind
+        embeddable = self._may_embed and embeds(self.qm)
+        if kind == "auto" and embeddable and getattr(self.qm, "solver", "dense") != "dense":
+            kind = "embedded"
         clusters = carve(atoms, used, self._regions.buffer, kind, sites, faulty, self._whole_size())
         calcs: list[Calculator] = []
         for k, cluster in enumerate(clusters):
             if cluster.kind == "embedded":
                 calcs.append(self._embedded(atoms, used, cluster, sites))
                 continue
-            if kind == "auto" and cluster.kind == "open" and embeds(self.qm):
+            if kind == "auto" and cluster.kind == "open" and embeddable:
                 # Where there is no box: its errors are one to two orders below those of an open cluster.
                 candidate = embedded_cluster(atoms, cluster)
                 try:
@@ -272,7 +278,8 @@ class MixingCalculator(Calculator):
         """The quantum model in the frozen self-energy of the crystal, or of the first geometry."""
         width = self.r_buffer
         if width is None:
-            width = buffer_width_of(atoms, used, used | self._regions.buffer, self.qm.cutoff)
+            enough = float(getattr(self.qm, "cutoff", 0.0))
+            width = buffer_width_of(atoms, used, used | self._regions.buffer, enough)
         assert self._first is not None
         reference = self.crystal if sites is not None else self._first
         return embedded_calculator(self.qm, atoms, cluster.qm, reference, self.crystal, width)
@@ -345,7 +352,7 @@ class MixingCalculator(Calculator):
 
 
 def buffer_width_of(atoms: Atoms, used: np.ndarray, members: np.ndarray, enough: float) -> float:
-    """Smallest distance (Å) from an atom of `used` to one outside `members`; a little beyond `enough` if more."""
+    """Smallest distance (Å) from an atom of `used` to one outside `members`, cut off 3 Å beyond `enough`."""
     cluster = Cluster(
         "open",
         np.flatnonzero(members),

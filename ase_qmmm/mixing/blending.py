@@ -1,4 +1,4 @@
-"""Weights of the two models: one on qm atoms, zero elsewhere, or smooth across a layer around the qm atoms."""
+"""Weights of the two models: one on qm atoms, zero elsewhere, or smooth across a layer around them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def smoothstep(x: np.ndarray) -> np.ndarray:
 
 
 def blend_weights(atoms: Atoms, core: np.ndarray, width: float) -> np.ndarray:
-    """Weight (n,) of the quantum model: ``1 - smoothstep(d / width)``, d the distance to the nearest core atom.
+    """Weight (n,) of the quantum model: ``1 - smoothstep(d / width)``, d the distance to the core.
 
     Parameters
     ----------

@@ -57,8 +57,8 @@ class BufferError:
             "small enough" if self.acceptable else "too large: widen the buffer (r_buffer), or relax to less"
         )
         return (
-            f"buffer error: largest {self.largest:.2g} eV/Å (atom {self.atom}), rms {self.rms:.2g} eV/Å on qm "
-            f"atoms, against {self.against}; for fmax = {self.fmax:g} eV/Å {verdict}"
+            f"buffer error: largest {self.largest:.2g} eV/Å (atom {self.atom}), rms {self.rms:.2g} eV/Å on "
+            f"qm atoms, against {self.against}; for fmax = {self.fmax:g} eV/Å {verdict}"
         )
 
 

@@ -25,7 +25,7 @@ from ..lattice_sites import LatticeSites
 from ..neighbours import neighbour_pairs, unwrap
 
 __all__ = ["CLUSTER_KINDS", "Cluster", "buffer_width", "carve"]
-__all__ += ["embedded_cluster", "filled_cluster", "perfect_cluster"]
+__all__ += ["embedded_cluster", "filled_cluster", "perfect_cluster", "whole_cluster"]
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def carve(
     """
     members = qm | buffer
     if members.all():
-        return [_whole(system, qm)]
+        return [whole_cluster(system, qm)]
     clusters = []
     # Second neighbours of the crystal belong together, however small its atoms are.
     reach = 0.0 if sites is None else 1.7 * sites.crystal.nearest_neighbour_distance
@@ -129,16 +129,16 @@ def carve(
         if isinstance(box, Cluster):
             clusters.append(box)
         elif kind == "periodic" and box == AS_LARGE:
-            return [_whole(system, qm)]
+            return [whole_cluster(system, qm)]
         elif kind == "periodic":
             raise StructureError(
                 f"cluster: 'periodic' is not possible here: {box}; use cluster='open' or 'auto'"
             )
         elif kind == "auto" and box == AS_LARGE and len(system) <= whole_size:
-            return [_whole(system, qm)]
+            return [whole_cluster(system, qm)]
         elif kind == "auto" and len(index) >= 0.75 * len(system):
             # A hole in a cluster this large costs more accuracy than the missing atoms cost time.
-            return [_whole(system, qm)]
+            return [whole_cluster(system, qm)]
         else:
             if kind == "auto" and isinstance(box, str):
                 log.info("open cluster: %s", box)
@@ -150,12 +150,13 @@ def embedded_cluster(system: Atoms, cluster: Cluster) -> Cluster:
     """The whole system, of which the qm atoms of `cluster` are asked for."""
     qm = np.zeros(len(system), dtype=bool)
     qm[cluster.index[cluster.qm]] = True
-    whole = _whole(system, qm)
+    whole = whole_cluster(system, qm)
     whole.kind = "embedded"
     return whole
 
 
-def _whole(system: Atoms, qm: np.ndarray) -> Cluster:
+def whole_cluster(system: Atoms, qm: np.ndarray) -> Cluster:
+    """The whole system as one cluster."""
     n = len(system)
     return Cluster("whole", np.arange(n), qm.copy(), _bare(system), np.zeros((n, 3)), system.positions.copy())
 

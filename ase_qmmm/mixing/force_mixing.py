@@ -34,8 +34,8 @@ class ForceMixingCalculator(MixingCalculator):
         F_l = F_l^MM                                   for buffer and mm atoms, zero for frozen ones.
 
     With `blend`, ``w_l F_l^QM + (1 - w_l) F_l^MM`` in a layer around the qm atoms, in which both models are
-    asked. This is force mixing as in [1]_. No energy function has these as its gradient. ``energy`` is offered
-    all the same: the sum of the quantum site energies of the qm atoms and of the MM site energies of the
+    asked. This is force mixing as in [1]_. No energy function has these as its gradient. ``energy`` is
+    offered all the same: the sum of the quantum site energies of the qm atoms and of the MM site energies of the
     others, where both models have them; else the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster),
     with the MM site energies outside the clusters for the difference where MM has them. It is not the
     potential of the forces: it has a slope (ghost forces at the interface) where the forces vanish, so that a

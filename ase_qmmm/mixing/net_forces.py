@@ -3,8 +3,8 @@
     F_l -> F_l - g_l (a + alpha x (y_l - c)),    c = sum_l g_l y_l / sum_l g_l,
 
 with a and alpha such that the net force, and the net torque about free axes, vanish. g is one on all free
-atoms, or lives on the atoms at the interface, where the surplus comes from. As g is constant while the regions
-are, the forces stay continuous: dynamics keeps its momentum.
+atoms, or lives on the atoms at the interface, where the surplus comes from. As g is constant while the
+regions are, the forces stay continuous: dynamics keeps its momentum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def interface_shares(atoms: Atoms, weights: np.ndarray, frozen: np.ndarray, reac
     ``4 w (1 - w)`` in a blended layer; one on either side of a sharp interface, for atoms with a neighbour
     within `reach` (Å) on the other side.
     """
-    shares = 4 * weights * (1 - weights)
+    shares: np.ndarray = 4 * weights * (1 - weights)
     if not shares.any():
         i, j = neighbour_pairs(atoms, reach, "ij")
         shares[i[weights[i] != weights[j]]] = 1.0
@@ -43,8 +43,8 @@ def rotation_axes(atoms: Atoms) -> np.ndarray:
     periodic = atoms.cell.array[atoms.pbc]
     if len(periodic) > 1:
         raise StructureError(
-            f"remove_net_torque: no torque is defined with {len(periodic)} periodic directions; it is about a "
-            f"free cluster, or about the axis of a wire"
+            f"remove_net_torque: no torque is defined with {len(periodic)} periodic directions; it is "
+            f"about a free cluster, or about the axis of a wire"
         )
     return np.eye(3) if not len(periodic) else periodic / np.linalg.norm(periodic)
 

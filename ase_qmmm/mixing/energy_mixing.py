@@ -219,7 +219,8 @@ class EnergyMixingCalculator(MixingCalculator):
         if not stress and "stress" in (properties or []):
             raise PropertyNotImplementedError(
                 "stress: not defined with open directions or embedded clusters "
-                "(their self-energy is frozen); needs a cell that is periodic in three directions and periodic, open or whole clusters"
+                "(their self-energy is frozen); needs a cell that is periodic in three directions and "
+                "periodic, open or whole clusters"
             )
         self._check_buffer(system)
         self.results = self._mixed(system, stress)

@@ -35,13 +35,13 @@ class ForceMixingCalculator(MixingCalculator):
 
     With `blend`, ``w_l F_l^QM + (1 - w_l) F_l^MM`` in a layer around the qm atoms, in which both models are
     asked. This is force mixing as in [1]_. No energy function has these as its gradient. ``energy`` is
-    offered all the same: the sum of the quantum site energies of the qm atoms and of the MM site energies of the
-    others, where both models have them; else the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster),
-    with the MM site energies outside the clusters for the difference where MM has them. It is not the
-    potential of the forces: it has a slope (ghost forces at the interface) where the forces vanish, so that a
-    line search on it stalls. While a structure without momenta is moved in small steps (an optimiser), the
-    energy is therefore continued from the first geometry by the work of the forces; see `energy`. ``stress``
-    and ``free_energy`` do not exist and raise.
+    offered all the same: the sum of the quantum site energies of the qm atoms and of the MM site energies of
+    the others, where both models have them; else the subtractive total E_MM(all) + E_QM(cluster) -
+    E_MM(cluster), with the MM site energies outside the clusters for the difference where MM has them. It is
+    not the potential of the forces: it has a slope (ghost forces at the interface) where the forces vanish,
+    so that a line search on it stalls. While a structure without momenta is moved in small steps (an
+    optimiser), the energy is therefore continued from the first geometry by the work of the forces; see
+    `energy`. ``stress`` and ``free_energy`` do not exist and raise.
 
     The cluster is carved across periodic boundaries of any cell without being torn, and carved anew when
     elements, cell or regions change or an atom moves by more than 1 Å. A ``TightBinding`` without `mu` is

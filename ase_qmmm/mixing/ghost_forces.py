@@ -6,9 +6,9 @@ alone has none. The corrected energy is
     E(y) + sum_l beta_l f_l . u_l,    f = -dE_H/dy at the reference,  u = y - reference,
 
 QM/MM for crystalline defects, part 3, eqs (3.9), (3.10), with forces ``F_l - beta_l f_l``: none are left in
-the reference, and the energy remains their potential. The reference is the perfect crystal (defect sites filled) with the same
-clusters and weights. Where no one lattice runs through the structure it is the first geometry, e.g. a
-predictor, whose forces are genuine: there f is the hybrid force less that of force mixing.
+the reference, and the energy remains their potential. The reference is the perfect crystal (defect sites
+filled) with the same clusters and weights. Where no one lattice runs through the structure it is the first
+geometry, e.g. a predictor, whose forces are genuine: there f is the hybrid force less that of force mixing.
 """
 
 from __future__ import annotations

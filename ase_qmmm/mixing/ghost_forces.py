@@ -106,7 +106,9 @@ def ghost_load(
         reference = atoms.positions.copy()
     else:
         forces = _crystal_forces(hybrid, atoms, sites)
-        reference = sites.positions
+        # Centred on the atoms: the phase of the lattice is found up to second order in the displacements only.
+        on_site = sites.basis >= 0
+        reference = sites.positions + (atoms.positions - sites.positions)[on_site].mean(axis=0)
     beta = core_profile(atoms, hybrid.weights, centres, smooth)
     if sites is not None:
         beta = np.where(sites.basis < 0, 0.0, beta)

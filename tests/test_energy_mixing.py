@@ -243,7 +243,11 @@ def test_defect_sites_are_filled():
     expected = reference.ghost_forces[same > 0.1]
     distance = np.linalg.norm(atoms.positions - place, axis=1)
     inner = distance < 2.74 / 2
-    assert np.allclose(calc.ghost_forces[~inner], expected[~inner], rtol=0, atol=1e-10)
+    difference = (calc.ghost_forces - expected)[~inner]
+    # The atom missing took its part of a sum that is zero, which is spread over all others.
+    assert np.ptp(difference, axis=0).max() < 1e-10
+    assert np.abs(difference).max() < 1e-3
+    assert np.abs(calc.ghost_forces.sum(axis=0)).max() < 1e-10
 
 
 @pytest.mark.parametrize("smooth", [False, True])
@@ -279,7 +283,9 @@ def test_first_geometry_has_the_forces_of_force_mixing():
     atoms, _, regions = near_vacancy()
     got = forces(mixture(regions, crystal=None), atoms)
     mixed = ForceMixingCalculator(FinnisSinclair(), FinnisSinclair(WEAKER), regions, cluster="open")
-    assert np.abs(got - forces(mixed, atoms)).max() < 1e-10
+    # Which have a net force, unlike those of an energy.
+    expected = forces(mixed, atoms)
+    assert np.abs(got - expected + expected.mean(axis=0)).max() < 1e-10
     raw = mixture(regions, crystal=None, ghost_force_correction=False)
     assert np.abs(forces(raw, atoms) - got).max() > 1e-3
 

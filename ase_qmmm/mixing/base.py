@@ -197,7 +197,14 @@ class MixingCalculator(Calculator):
     def _carve(self, atoms: Atoms) -> None:
         self._clusters = None
         regions = self._given.for_atoms(len(atoms))
-        weights = blend_weights(atoms, regions.qm, self.blend)
+        if self._first is None:
+            self._first = atoms.copy()
+        sites, faulty = self._label(atoms)
+        # Distances in the crystal, or in the first geometry: the weights do not depend on where atoms are.
+        still = self._first.copy()
+        if sites is not None:
+            still.positions = sites.positions
+        weights = blend_weights(still, regions.qm, self.blend)
         weights[regions.frozen & ~regions.qm] = 0.0
         used = weights > 0
         if self.r_buffer is not None:
@@ -209,9 +216,6 @@ class MixingCalculator(Calculator):
                 "regions: no qm atom; choose some, or pass allow_empty_qm=True for the mm model alone"
             )
         self._regions, self._weights = regions, weights
-        if self._first is None:
-            self._first = atoms.copy()
-        sites, faulty = self._label(atoms)
         self._mm_mask = self._mm_atoms(atoms)
         self._mm_rows = np.flatnonzero(self._mm_mask)
         clusters, self._qm_calcs = self._carved_clusters(atoms, used, sites, faulty)

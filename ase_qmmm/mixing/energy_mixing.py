@@ -67,7 +67,7 @@ class EnergyMixingCalculator(MixingCalculator):
         Reference lattice; default that of `mm`.
     blend : float
         Width (Å) of the layer around the qm atoms in which w falls from one to zero (``1 - smoothstep(d /
-        blend)``, quintic, d the distance to the nearest qm atom when the regions were set). 0: sharp.
+        blend)``, quintic, d the distance to the nearest qm atom in the crystal). 0: sharp.
     allow_empty_qm : bool
         Accept regions without a qm atom.
     pool : parallel.TaskPool, optional
@@ -192,8 +192,8 @@ class EnergyMixingCalculator(MixingCalculator):
         else:
             centres = np.zeros((0, 3)) if faulty is None else atoms.positions[faulty]
         reference = atoms if sites is not None else self._first
-        load = ghost_load(hybrid, reference, sites, centres, self.beta == "smooth")
-        load.forces[self._regions.frozen] = 0.0
+        frozen = self._regions.frozen
+        load = ghost_load(hybrid, reference, sites, centres, self.beta == "smooth", frozen)
         where = "the perfect crystal" if load.on_crystal else "the first geometry"
         log.info("ghost forces on %s: largest %.3g eV/Å", where, load.largest)
         if self.ghost_force_correction is True or load.largest > NOISE:

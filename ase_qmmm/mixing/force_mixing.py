@@ -79,8 +79,8 @@ class ForceMixingCalculator(MixingCalculator):
         Accept regions without a qm atom, and return the forces of `mm`.
     blend : float
         Width (Å) of the layer around the qm atoms in which the weight of the quantum forces falls from one to
-        zero (``1 - smoothstep(d / blend)``, quintic, d the distance to the nearest qm atom when the regions
-        were set). 0: sharp.
+        zero (``1 - smoothstep(d / blend)``, quintic, d the distance to the nearest qm atom in the crystal or
+        the first geometry). 0: sharp.
     remove_net_force : {False, "all", "interface"}
         Take away the net force of the free atoms (third law broken at the interface), evenly from all of
         them, or from those at the interface.

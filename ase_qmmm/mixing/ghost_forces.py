@@ -45,11 +45,14 @@ class GhostLoad:
         Positions (Å) that displacements count from.
     on_crystal : bool
         Whether the reference is the perfect crystal.
+    centred : ndarray of bool, shape (n,), optional
+        Atoms whose mean displacement does not count, where the forces add to zero.
     """
 
     forces: np.ndarray
     reference: np.ndarray
     on_crystal: bool
+    centred: np.ndarray | None = None
 
     @property
     def largest(self) -> float:
@@ -63,6 +66,8 @@ class GhostLoad:
     def apply(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
         """Energies (n,) of the load and its virial (3, 3) = -dE/dstrain, eV."""
         u = unwrap(atoms.positions, self.reference, atoms.cell.array, atoms.pbc) - self.reference
+        if self.centred is not None:
+            u -= u[self.centred].mean(axis=0)
         outer = self.forces.T @ u
         return np.einsum("nc,nc->n", self.forces, u), -(outer + outer.T) / 2
 
@@ -86,6 +91,7 @@ def ghost_load(
     sites: LatticeSites | None,
     centres: np.ndarray,
     smooth: bool,
+    frozen: np.ndarray,
 ) -> GhostLoad:
     """Dead load of a hybrid energy.
 
@@ -100,19 +106,24 @@ def ghost_load(
         Where the defects are (Å); beta vanishes around them.
     smooth : bool
         Kind of beta.
+    frozen : ndarray of bool, shape (n,)
+        Atoms without a load. Where there are none the forces of the load add to zero: a shift of all atoms
+        does no work.
     """
     if sites is None:
         forces = _hybrid_forces(hybrid, atoms) - _mixed_forces(hybrid, atoms)
         reference = atoms.positions.copy()
     else:
         forces = _crystal_forces(hybrid, atoms, sites)
-        # Centred on the atoms: the phase of the lattice is found up to second order in the displacements only.
-        on_site = sites.basis >= 0
-        reference = sites.positions + (atoms.positions - sites.positions)[on_site].mean(axis=0)
+        reference = sites.positions
     beta = core_profile(atoms, hybrid.weights, centres, smooth)
-    if sites is not None:
-        beta = np.where(sites.basis < 0, 0.0, beta)
-    return GhostLoad(beta[:, None] * forces, reference.copy(), sites is not None)
+    carries = np.ones(len(atoms), dtype=bool) if sites is None else sites.basis >= 0
+    load = np.where(carries[:, None], beta[:, None] * forces, 0.0)
+    if frozen.any():
+        load[frozen] = 0.0
+        return GhostLoad(load, reference.copy(), sites is not None)
+    load[carries] -= load[carries].mean(axis=0)
+    return GhostLoad(load, reference.copy(), sites is not None, carries)
 
 
 def _crystal_forces(hybrid: Hybrid, atoms: Atoms, sites: LatticeSites) -> np.ndarray:

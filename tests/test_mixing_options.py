@@ -1,4 +1,4 @@
-"""What both mixtures share: blending, net forces, separate regions side by side, embedded clusters, buffers."""
+"""What mixtures share: blending, net forces, separate regions side by side, embedding, buffers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def two_regions(rattle=0.05):
     return atoms, Regions.from_distance(atoms, centres(atoms), 2.9, RANGE)
 
 
-# -- blended force mixing --------------------------------------------------------------------------------------
+# -- blended force mixing ------------------------------------------------------------------------------------
 
 
 def test_blended_forces():
@@ -82,7 +82,7 @@ def test_blended_patch(silicon_qm, silicon_mm, silicon_crystal):
     assert np.abs(forces(calc, atoms)).max() < 1e-8
 
 
-# -- net force and torque --------------------------------------------------------------------------------------
+# -- net force and torque ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("blend", [0.0, 3.0])
@@ -138,7 +138,7 @@ def test_dynamics_keeps_its_momentum(which):
     assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-9
 
 
-# -- separate regions ------------------------------------------------------------------------------------------
+# -- separate regions ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mixture", [*MIXTURES, SubtractiveMixingCalculator])
@@ -172,7 +172,7 @@ def test_each_region_on_its_own():
     assert np.abs(both - total).max() < 1e-10
 
 
-# -- children that fail ----------------------------------------------------------------------------------------
+# -- children that fail --------------------------------------------------------------------------------------
 
 
 class FaultySites(FinnisSinclair):
@@ -260,7 +260,7 @@ def test_structure_of_a_failed_call(tmp_path):
         forces(calc, atoms)
 
 
-# -- embedded clusters -----------------------------------------------------------------------------------------
+# -- embedded clusters ---------------------------------------------------------------------------------------
 
 
 def test_embedded_needs_its_range(silicon_qm, silicon_mm, silicon_crystal):
@@ -292,7 +292,7 @@ def test_embedded_gradient(rng, silicon_qm, silicon_mm, silicon_crystal):
     )
 
 
-# -- buffers ---------------------------------------------------------------------------------------------------
+# -- buffers -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)

@@ -104,7 +104,7 @@ def test_properties_that_are_not_there():
             calc.get_property(name, atoms)
 
 
-# -- link atoms ------------------------------------------------------------------------------------------------
+# -- link atoms ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("passivate", [True, "qm"])

@@ -38,7 +38,7 @@ def case(request, benchmark, silicon, taylor):
 
 
 class SiteModel(SiteCalculator):
-    """A model with forces and site energies, as if of weighted sites: the work of the model, not its sense."""
+    """Takes site energies and forces of a model for weighted ones: its work, not its sense."""
 
     cutoff = R_BUFFER
 

@@ -5,7 +5,7 @@ from .contract import check_calculator
 from .crystal import Crystal
 from .eam import EAM
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
-from .mixing import ForceMixingCalculator, Regions
+from .mixing import EnergyMixingCalculator, ForceMixingCalculator, Regions, SubtractiveMixingCalculator
 from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
 from .stencils import StencilMatch
@@ -32,6 +32,7 @@ __all__ = [
     "Crystal",
     "DivideAndConquer",
     "Embedded",
+    "EnergyMixingCalculator",
     "ForceMixingCalculator",
     "MatchError",
     "NumericsError",
@@ -41,6 +42,7 @@ __all__ = [
     "SiteResult",
     "StencilMatch",
     "StructureError",
+    "SubtractiveMixingCalculator",
     "TaylorForces",
     "TaylorPotential",
     "TightBinding",

@@ -26,6 +26,7 @@ class ClusterKind(enum.StrEnum):
     auto = "auto"
     periodic = "periodic"
     open = "open"
+    embedded = "embedded"
 
 
 class OptimizerName(enum.StrEnum):

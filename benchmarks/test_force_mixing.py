@@ -12,7 +12,7 @@ import pytest
 from ase.calculators.qmmm import ForceQMMM
 from conftest import kumagai, memory, note, reset_peak_memory, stillinger_weber
 
-from ase_qmmm import ForceMixingCalculator, Regions
+from ase_qmmm import EnergyMixingCalculator, ForceMixingCalculator, Regions, SiteCalculator, SiteResult
 
 R_QM, R_BUFFER = 8.0, 6.0  # Å
 CUTOFF = 5.0  # Å, of the Taylor model
@@ -37,6 +37,22 @@ def case(request, benchmark, silicon, taylor):
     return atoms, regions, kumagai(), mm
 
 
+class SiteModel(SiteCalculator):
+    """Takes site energies and forces of a model for weighted ones: its work, not its sense."""
+
+    cutoff = R_BUFFER
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def evaluate(self, atoms, weights=None):
+        energies = self.model.get_property("energies", atoms)
+        w = np.ones(len(atoms)) if weights is None else weights
+        forces = self.model.get_property("forces", atoms)
+        return SiteResult(float(w @ energies), energies, forces, np.zeros((3, 3)))
+
+
 def moving(atoms):
     """Argument maker: the atoms at slightly new positions, so that nothing is taken from a cache."""
     rng = np.random.default_rng(2)
@@ -54,9 +70,14 @@ def run(benchmark, function, atoms):
     note(benchmark, len(atoms))
 
 
-def test_mixture(benchmark, case):
+@pytest.mark.parametrize("mixing", ["force", "energy"])
+def test_mixture(benchmark, case, mixing):
     atoms, regions, qm, mm = case
-    calc = ForceMixingCalculator(qm, mm, regions, cluster="open", dead_load=False)
+    if mixing == "force":
+        calc = ForceMixingCalculator(qm, mm, regions, cluster="open", dead_load=False)
+    else:
+        mm = mm if isinstance(mm, SiteCalculator) else SiteModel(mm)
+        calc = EnergyMixingCalculator(SiteModel(qm), mm, regions, cluster="open")
     reset_peak_memory()
     before = memory("VmRSS")
     begin = time.perf_counter()

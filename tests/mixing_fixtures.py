@@ -11,7 +11,8 @@ from matscipy.calculators.manybody.explicit_forms import Kumagai, StillingerWebe
 from matscipy.calculators.manybody.explicit_forms.kumagai import Kumagai_Comp_Mat_Sci_39_Si
 from matscipy.calculators.manybody.explicit_forms.stillinger_weber import Stillinger_Weber_PRB_31_5262_Si
 
-from ase_qmmm import Crystal
+from ase_qmmm import Crystal, SiteCalculator, SiteResult, TaylorForces
+from ase_qmmm.neighbours import neighbour_pairs
 
 # Both models have their minimum close to it; forces of the perfect lattice vanish by symmetry in any case.
 A_SI = 5.43
@@ -115,3 +116,82 @@ class Faulty(Calculator):
         if bad and self.fault == "infinite energy":
             energy = np.inf
         self.results = {"energy": energy, "forces": forces}
+
+
+A_W = 3.1652
+TUNGSTEN = Crystal(bulk("W", a=A_W))
+
+
+class FinnisSinclair(SiteCalculator):
+    """Site energies ``1/2 sum phi(r) - A sqrt(rho)`` in the form of Finnis and Sinclair.
+
+    Philos. Mag. A 50, 45 (1984), with their numbers for tungsten. Site energies are not at a minimum with
+    respect to single neighbours: ghost forces are seen where they are mixed with others.
+    """
+
+    cutoff = 4.400224
+
+    def __init__(self, strength=1.896373):
+        super().__init__()
+        self.strength = strength
+        self.evaluated = 0
+
+    def evaluate(self, atoms, weights=None):
+        n = len(atoms)
+        w = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
+        i, j, d, D = neighbour_pairs(atoms, self.cutoff, "ijdD")
+        kept = w[i] != 0
+        i, j, d, D = i[kept], j[kept], d[kept], D[kept]
+        self.evaluated = int((w != 0).sum())
+        x = np.minimum(d - 3.25, 0.0)
+        c0, c1, c2 = 47.1346499, -33.7665655, 6.2541999
+        polynomial = c0 + c1 * d + c2 * d**2
+        phi = x**2 * polynomial
+        slope = 2 * x * polynomial + x**2 * (c1 + 2 * c2 * d)
+        root = np.sqrt(np.bincount(i, (d - self.cutoff) ** 2, n))
+        energies = np.bincount(i, phi, n) / 2 - self.strength * root
+        pull = w[i] * (slope / 2 - self.strength * (d - self.cutoff) / np.maximum(root[i], 1e-12))
+        gradient = (pull / d)[:, None] * D
+        forces = np.zeros((n, 3))
+        for c in range(3):
+            forces[:, c] = np.bincount(i, gradient[:, c], n) - np.bincount(j, gradient[:, c], n)
+        virial = -gradient.T @ D
+        return SiteResult(float(w @ energies), energies, forces, (virial + virial.T) / 2)
+
+
+class MatchedTaylor(SiteCalculator):
+    """TaylorForces of `qm` with the first derivatives of the site energies of `qm` added.
+
+    No ghost forces: what a site energy of `qm` does to its neighbours in the crystal, its own does too.
+    """
+
+    def __init__(self, qm, crystal):
+        super().__init__()
+        self.taylor = TaylorForces.from_calculator(qm, crystal, cutoff=5.5)
+        self.crystal, self.cutoff = crystal, self.taylor.cutoff
+        atoms = crystal.supercell(6)
+        one = np.zeros(len(atoms))
+        one[0] = 1.0
+        forces = qm.evaluate(atoms, one).forces
+        match = crystal.match(atoms, self.cutoff)
+        self.slopes = -forces[match.neighbours[0]]
+
+    def evaluate(self, atoms, weights=None):
+        result = self.taylor.evaluate(atoms, weights)
+        w = np.ones(len(atoms)) if weights is None else np.asarray(weights, dtype=float)
+        match = self.taylor.match(atoms)
+        asked = w != 0
+        g = match.displacements(atoms.positions)
+        linear = np.einsum("nsc,sc->n", g, self.slopes) * asked
+        forces = result.forces.copy()
+        pull = w[:, None, None] * self.slopes
+        np.add.at(forces, match.neighbours[asked], -pull[asked])
+        forces[asked] += pull[asked].sum(axis=1)
+        return SiteResult(
+            result.energy + float(w @ linear), result.energies + linear, forces, np.full((3, 3), 0.0)
+        )
+
+
+def tungsten_vacancy(n, rattle=0.0, seed=1):
+    """n x n x n cubic cells of tungsten without the atom next to the middle, and the place of that atom."""
+    return vacancy(n, TUNGSTEN, rattle, seed)

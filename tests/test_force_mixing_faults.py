@@ -22,6 +22,13 @@ from ase_qmmm import ChildCalculatorError, ForceMixingCalculator, Regions, Struc
 FULL = KUMAGAI_RANGE + 0.1
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Structures of failed calls are written into the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def mixture(regions=(0,), qm=None, mm=None, **options):
     """Kumagai and Stillinger–Weber, with a buffer of 3 Å unless regions bring one."""
     if not isinstance(regions, Regions):

@@ -4,6 +4,8 @@ A cluster is never torn: atoms are placed on the periodic images that connect th
 buffer atoms alone, periodic only along directions in which they connect to their own images. ``periodic``
 fills a box of lattice vectors around them with the atoms at their actual positions, which has no surface:
 for point defects in silicon its error is smaller than that of an open cluster of several times the size.
+``embedded`` hands the whole system to a model that picks the atoms it needs and replaces the rest by a
+self-energy.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from ..errors import StructureError
 from ..lattice_sites import LatticeSites
 from ..neighbours import neighbour_pairs, unwrap
 
-__all__ = ["Cluster", "carve", "CLUSTER_KINDS"]
+__all__ = ["CLUSTER_KINDS", "Cluster", "buffer_width", "carve"]
+__all__ += ["embedded_cluster", "filled_cluster", "perfect_cluster", "whole_cluster"]
 
 log = logging.getLogger(__name__)
 
-CLUSTER_KINDS = ("auto", "periodic", "open")
+CLUSTER_KINDS = ("auto", "periodic", "open", "embedded")
 AS_LARGE = "the box around the qm and buffer atoms is as large as the system"
 IMAGE_GAP = 4.0  # Å between the qm atoms of a periodic box and their images, at least
 VACUUM = 6.0  # Å around open clusters, for calculators that need a cell
@@ -38,7 +41,7 @@ class Cluster:
 
     Attributes
     ----------
-    kind : {"open", "periodic", "whole"}
+    kind : {"open", "periodic", "embedded", "whole"}
     index : ndarray of int, shape (m,)
         Atom of the system behind each atom of the cluster.
     qm : ndarray of bool, shape (m,)
@@ -64,7 +67,16 @@ class Cluster:
         self.atoms.positions[:] = positions + self.offsets
         return self.atoms
 
+    def deformed(self, gradient: np.ndarray) -> Cluster:
+        """The cluster of the system after the homogeneous deformation `gradient` (3, 3)."""
+        atoms = self.atoms.copy()
+        atoms.set_cell(atoms.cell.array @ gradient.T, scale_atoms=False)
+        offsets, anchors = self.offsets @ gradient.T, self.anchors @ gradient.T
+        return Cluster(self.kind, self.index, self.qm, atoms, offsets, anchors)
+
     def __repr__(self) -> str:
+        if self.kind == "embedded":
+            return f"Cluster(embedded, {int(self.qm.sum())} qm)"
         axes = "".join("xyz"[k] if p else "-" for k, p in enumerate(self.atoms.pbc))
         return f"Cluster({self.kind}, {len(self.index)} atoms, {int(self.qm.sum())} qm, periodic {axes})"
 
@@ -84,7 +96,7 @@ def carve(
     ----------
     system : ase.Atoms
     qm, buffer : ndarray of bool, shape (n,)
-    kind : {"auto", "periodic", "open"}
+    kind : {"auto", "periodic", "open", "embedded"}
     sites : LatticeSites, optional
         Labels of the atoms; needed for ``periodic``.
     faulty : ndarray of bool, shape (n,), optional
@@ -100,7 +112,7 @@ def carve(
     """
     members = qm | buffer
     if members.all():
-        return [_whole(system, qm)]
+        return [whole_cluster(system, qm)]
     clusters = []
     # Second neighbours of the crystal belong together, however small its atoms are.
     reach = 0.0 if sites is None else 1.7 * sites.crystal.nearest_neighbour_distance
@@ -108,22 +120,25 @@ def carve(
         mine = qm[index]
         if not mine.any():
             continue
+        if kind == "embedded":
+            clusters.append(embedded_cluster(system, _open(system, qm, index, shifts, wrapped)))
+            continue
         box: Cluster | str = "no crystal is known; pass crystal="
         if kind != "open" and sites is not None and faulty is not None:
             box = _box(system, qm, index, shifts, sites, faulty)
         if isinstance(box, Cluster):
             clusters.append(box)
         elif kind == "periodic" and box == AS_LARGE:
-            return [_whole(system, qm)]
+            return [whole_cluster(system, qm)]
         elif kind == "periodic":
             raise StructureError(
                 f"cluster: 'periodic' is not possible here: {box}; use cluster='open' or 'auto'"
             )
         elif kind == "auto" and box == AS_LARGE and len(system) <= whole_size:
-            return [_whole(system, qm)]
+            return [whole_cluster(system, qm)]
         elif kind == "auto" and len(index) >= 0.75 * len(system):
             # A hole in a cluster this large costs more accuracy than the missing atoms cost time.
-            return [_whole(system, qm)]
+            return [whole_cluster(system, qm)]
         else:
             if kind == "auto" and isinstance(box, str):
                 log.info("open cluster: %s", box)
@@ -131,7 +146,17 @@ def carve(
     return clusters
 
 
-def _whole(system: Atoms, qm: np.ndarray) -> Cluster:
+def embedded_cluster(system: Atoms, cluster: Cluster) -> Cluster:
+    """The whole system, of which the qm atoms of `cluster` are asked for."""
+    qm = np.zeros(len(system), dtype=bool)
+    qm[cluster.index[cluster.qm]] = True
+    whole = whole_cluster(system, qm)
+    whole.kind = "embedded"
+    return whole
+
+
+def whole_cluster(system: Atoms, qm: np.ndarray) -> Cluster:
+    """The whole system as one cluster."""
     n = len(system)
     return Cluster("whole", np.arange(n), qm.copy(), _bare(system), np.zeros((n, 3)), system.positions.copy())
 
@@ -252,7 +277,15 @@ def _box(
 
 
 def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tuple[Atoms, np.ndarray]:
-    """The open cluster on the perfect crystal: vacant sites filled, extra atoms left out.
+    """The cluster on the perfect crystal: vacant sites filled, extra atoms left out; see `filled_cluster`."""
+    atoms, index, _ = filled_cluster(cluster, sites, system)
+    return atoms, index
+
+
+def filled_cluster(
+    cluster: Cluster, sites: LatticeSites, system: Atoms
+) -> tuple[Atoms, np.ndarray, np.ndarray]:
+    """The cluster on the perfect crystal: vacant sites filled, extra atoms left out.
 
     Parameters
     ----------
@@ -266,7 +299,10 @@ def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tup
     atoms : ase.Atoms
     index : ndarray of int, shape (m,)
         Number of each atom of `cluster` in it, -1 for atoms on no site.
+    vacancies : ndarray of int, shape (v,)
+        Vacant site of `sites` behind each of the last v atoms.
     """
+    filled: list[int] = []
     basis = sites.basis[cluster.index]
     on_site = basis >= 0
     moved = sites.positions[cluster.index] - system.positions[cluster.index]
@@ -277,7 +313,7 @@ def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tup
     index = np.full(len(basis), -1)
     index[on_site] = np.arange(int(on_site.sum()))
     if not on_site.any():
-        return atoms, index
+        return atoms, index, np.zeros(0, dtype=int)
 
     # Vacant sites that more than half of their neighbours in the cluster surround. Images along a periodic
     # axis of the cluster are one site, and neighbours there may be images themselves.
@@ -291,9 +327,11 @@ def perfect_cluster(cluster: Cluster, sites: LatticeSites, system: Atoms) -> tup
     # System coordinates of the cluster's middle, up to the lattice translation in the first offset.
     centre = positions.mean(axis=0) - cluster.offsets[0]
     images, _ = images_near(system, sites.vacant_positions, centre, system.pbc & ~periodic)
-    for candidates, b in zip(images + cluster.offsets[0], sites.vacant_basis, strict=True):
+    vacant = enumerate(zip(images + cluster.offsets[0], sites.vacant_basis, strict=True))
+    for number, (candidates, b) in vacant:
         size = len(crystal.stencil(int(b), near))
         counts = np.array([len(found) for found in tree.query_ball_point(candidates, near)])
         for image in candidates[counts > size / 2]:
             atoms += Atoms(numbers=[crystal.numbers[b]], positions=[image])
-    return atoms, index
+            filled.append(number)
+    return atoms, index, np.array(filled, dtype=int)

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import covalent_radii
 
 from ..crystal import Crystal
-from ..errors import ChildCalculatorError, StructureError, check_positive, check_structure, checked_keywords
-from ..lattice_sites import LatticeSites, lattice_sites
+from ..errors import StructureError, check_structure, checked_keywords
+from ..lattice_sites import LatticeSites
 from ..neighbours import unwrap
+from ..parallel import TaskPool
 from ..sites import SiteCalculator
-from .carving import CLUSTER_KINDS, Cluster, buffer_width, carve, perfect_cluster
-from .regions import Regions, grow_mask
+from .base import MixingCalculator
+from .carving import Cluster, perfect_cluster
+from .children import Request, has_sites
+from .net_forces import balanced, interface_shares, rotation_axes
 
 __all__ = ["ForceMixingCalculator"]
 
-log = logging.getLogger(__name__)
-
-WHOLE_SIZE = 256  # atoms; an own model treats as many in a second
 WORK_STEP = 0.25  # Å; beyond it the trapezoid of two forces says little about the work
 
 
-class ForceMixingCalculator(Calculator):
+class ForceMixingCalculator(MixingCalculator):
     """Forces of a quantum model on the qm atoms, of a matched model on all others.
 
         F_l = F_l^QM(cluster of qm and buffer atoms)   for qm atoms,
         F_l = F_l^MM                                   for buffer and mm atoms, zero for frozen ones.
 
-    This is force mixing as in [1]_. No energy function has these as its gradient. ``energy`` is offered
-    all the same: the sum of the quantum site energies of the qm atoms and of the MM site energies of the
-    others, where both models have them; else the subtractive total E_MM(all) + E_QM(cluster) - E_MM(cluster),
-    with the MM site energies outside the clusters for the difference where MM has them. It is not the
-    potential of the forces: it has a slope (ghost forces at the interface) where the forces vanish, so that a
-    line search on it stalls. While a structure without momenta is moved in small steps (an optimiser), the
-    energy is therefore continued from the first geometry by the work of the forces; see `energy`. ``stress``
-    and ``free_energy`` do not exist and raise.
+    With `blend`, ``w_l F_l^QM + (1 - w_l) F_l^MM`` in a layer around the qm atoms, in which both models are
+    asked. This is force mixing as in [1]_. No energy function has these as its gradient. ``energy`` is
+    offered all the same: the sum of the quantum site energies of the qm atoms and of the MM site energies of
+    the others, where both models have them; else the subtractive total E_MM(all) + E_QM(cluster) -
+    E_MM(cluster), with the MM site energies outside the clusters for the difference where MM has them. It is
+    not the potential of the forces: it has a slope (ghost forces at the interface) where the forces vanish,
+    so that a line search on it stalls. While a structure without momenta is moved in small steps (an
+    optimiser), the energy is therefore continued from the first geometry by the work of the forces; see
+    `energy`. ``stress`` and ``free_energy`` do not exist and raise.
 
     The cluster is carved across periodic boundaries of any cell without being torn, and carved anew when
     elements, cell or regions change or an atom moves by more than 1 Å. A ``TightBinding`` without `mu` is
@@ -53,12 +55,15 @@ class ForceMixingCalculator(Calculator):
         With anything but ``Regions`` it names the qm atoms, and `r_buffer` the width of the buffer.
     r_buffer : float, optional
         Width (Å) of the buffer around the qm atoms, if `regions` has none.
-    cluster : {"auto", "periodic", "open"}
+    cluster : {"auto", "periodic", "open", "embedded"}
         How to carve. ``"periodic"``: a box of lattice vectors around the qm and buffer atoms with all atoms
         at their actual positions. ``"open"``: qm and buffer atoms alone, periodic only along directions in
-        which they connect to their own images. ``"auto"``: a periodic box where one smaller than the system
-        fits and every atom near its faces matches the crystal, else open; the whole system if that takes
-        three quarters of the atoms, or if a box would and an own quantum model has at most 256 to treat.
+        which they connect to their own images. ``"embedded"``: a ``TightBinding`` in the frozen self-energy
+        of the crystal, or of the first geometry where there is no one lattice; the buffer must be at least
+        as wide as the range of the Hamiltonian. ``"auto"``: a periodic box where one smaller than the system
+        fits and every atom near its faces matches the crystal, else embedded where that can be, else open;
+        the whole system if that takes three quarters of the atoms, or if a box would and an own quantum model
+        has at most 256 to treat.
     crystal : Crystal, optional
         Reference lattice; default that of `mm`.
     dead_load : bool, optional
@@ -72,6 +77,19 @@ class ForceMixingCalculator(Calculator):
         shows its energy drift.
     allow_empty_qm : bool
         Accept regions without a qm atom, and return the forces of `mm`.
+    blend : float
+        Width (Å) of the layer around the qm atoms in which the weight of the quantum forces falls from one to
+        zero (``1 - smoothstep(d / blend)``, quintic, d the distance to the nearest qm atom in the crystal or
+        the first geometry). 0: sharp.
+    remove_net_force : {False, "all", "interface"}
+        Take away the net force of the free atoms (third law broken at the interface), evenly from all of
+        them, or from those at the interface.
+    remove_net_torque : bool
+        Take away the net torque as well: of a free cluster, or about the axis of a wire. From the same atoms.
+    pool : parallel.TaskPool, optional
+        Runs the clusters of separate qm regions side by side.
+    folder : path
+        Where the structure of a failed call of a child is written (default: the working directory).
 
     Raises
     ------
@@ -103,174 +121,66 @@ class ForceMixingCalculator(Calculator):
         dead_load: bool | None = None,
         energy: str = "auto",
         allow_empty_qm: bool = False,
+        blend: float = 0.0,
+        remove_net_force: bool | str = False,
+        remove_net_torque: bool = False,
+        pool: TaskPool | None = None,
+        folder: str | Path = ".",
     ) -> None:
-        super().__init__()
-        for name, child in (("qm", qm), ("mm", mm)):
-            if isinstance(child, type) or not hasattr(child, "get_property"):
-                given = f"the class {child.__name__}" if isinstance(child, type) else type(child).__name__
-                raise TypeError(f"{name}: got {given}, expected an ASE calculator")
-        if cluster not in CLUSTER_KINDS:
-            raise ValueError(f"cluster: got {cluster!r}, expected one of {', '.join(CLUSTER_KINDS)}")
-        if crystal is not None and not isinstance(crystal, Crystal):
-            raise TypeError(f"crystal: got {type(crystal).__name__}, expected Crystal")
-        self.qm, self.mm = qm, mm
-        self.cluster = cluster
-        self.crystal: Crystal | None = crystal if crystal is not None else getattr(mm, "crystal", None)
+        super().__init__(
+            qm,
+            mm,
+            regions,
+            r_buffer=r_buffer,
+            cluster=cluster,
+            crystal=crystal,
+            blend=blend,
+            allow_empty_qm=allow_empty_qm,
+            pool=pool,
+            folder=folder,
+        )
         if dead_load and self.crystal is None:
             raise ValueError("dead_load: needs the reference lattice; pass crystal=")
         if energy not in ("auto", "sites", "work"):
             raise ValueError(f"energy: got {energy!r}, expected 'auto', 'sites' or 'work'")
+        if remove_net_force not in (False, "all", "interface"):
+            raise ValueError(
+                f"remove_net_force: got {remove_net_force!r}, expected False, 'all', 'interface'"
+            )
         self.energy_mode = energy
         self.dead_load = dead_load
-        self.allow_empty_qm = bool(allow_empty_qm)
-        self.r_buffer = None if r_buffer is None else check_positive("r_buffer", r_buffer, "Å", zero=True)
-        self.regions = regions
-        #: Seconds spent in the children and in all, summed over the calls.
-        self.timings = {"qm": 0.0, "mm": 0.0, "total": 0.0}
+        self.remove_net_force = remove_net_force
+        self.remove_net_torque = bool(remove_net_torque)
 
-    def __repr__(self) -> str:
-        models = f"qm={self.qm!r}, mm={self.mm!r}"
-        return f"ForceMixingCalculator({models}, {self._regions!r}, cluster={self.cluster!r})"
+    def _options(self) -> dict[str, Any]:
+        own = ("dead_load", "blend", "remove_net_force", "remove_net_torque")
+        return super()._options() | {name: getattr(self, name) for name in own}
 
-    # -- regions and clusters ------------------------------------------------------------------------------
-
-    @property
-    def regions(self) -> Regions:
-        """The regions in use; setting them (``Regions`` or qm atoms) resets what depends on them."""
-        return self._regions
-
-    @regions.setter
-    def regions(self, regions: Any) -> None:
-        if isinstance(regions, Regions):
-            self._given = regions
-        else:
-            if self.r_buffer is None and not _selects_all(regions):
-                raise ValueError(
-                    "r_buffer: give the width of the buffer (Å), as regions is a plain selection of qm atoms"
-                )
-            self._given = Regions(regions)
-        self._regions = self._given
-        self._clusters: list[Cluster] | None = None
-        self._buffer_told = False
+    def _forget(self) -> None:
+        super()._forget()
+        # No work leads from one system to another.
         self._last: tuple[np.ndarray, np.ndarray, float] | None = None
-        self.reset()
 
-    @property
-    def clusters(self) -> list[Cluster]:
-        """The clusters of the last call."""
-        if self._clusters is None:
-            raise ValueError("clusters: not carved yet; ask for forces first, or call prepare(atoms)")
-        return self._clusters
-
-    @property
-    def cluster_calculators(self) -> list[Calculator]:
-        """The quantum calculator of each cluster: the one given, or its version for carved clusters."""
-        return list(self._qm_calcs) if self._clusters is not None else []
-
-    def prepare(self, atoms: Atoms) -> list[Cluster]:
-        """Find the regions of `atoms` and carve the clusters, if that has not been done for them."""
-        check_structure(atoms)
-        if self._clusters is not None and not self._same_system(atoms):
-            # No work leads from one system to another.
-            self._clusters, self._last = None, None
-        if self._clusters is None or not self._fits(atoms):
-            self._carve(atoms)
-        return self.clusters
-
-    def _same_system(self, atoms: Atoms) -> bool:
-        """Whether these are the elements and the cell that were carved."""
-        seen = self._seen
-        return (
-            np.array_equal(atoms.numbers, seen.numbers)
-            and np.array_equal(atoms.pbc, seen.pbc)
-            and np.array_equal(atoms.cell.array, seen.cell.array)
-        )
-
-    def _fits(self, atoms: Atoms) -> bool:
-        """Whether the atoms are near the positions at which the clusters were carved."""
-        seen = self._seen
-        moved = unwrap(atoms.positions, seen.positions, seen.cell.array, seen.pbc) - seen.positions
-        if np.einsum("nc,nc->n", moved, moved).max(initial=0.0) > 1.0:
-            log.info("an atom has moved by more than 1 Å: carving anew")
-            return False
-        return True
-
-    def _carve(self, atoms: Atoms) -> None:
-        self._clusters = None
-        regions = self._given.for_atoms(len(atoms))
-        if self.r_buffer is not None:
-            if regions.buffer.any():
-                raise ValueError("r_buffer: the regions have a buffer already; leave r_buffer out")
-            regions = Regions(regions.qm, grow_mask(atoms, regions.qm, self.r_buffer), regions.frozen)
-        if not regions.qm.any() and not self.allow_empty_qm:
-            raise ValueError(
-                "regions: no qm atom; choose some, or pass allow_empty_qm=True for the mm model alone"
-            )
-        self._regions = regions
-        sites, faulty = self._label(atoms)
-        self._mm_mask = ~regions.qm & ~regions.frozen
-        self._mm_rows = np.flatnonzero(self._mm_mask)
-        clusters = (
-            carve(atoms, regions.qm, regions.buffer, self.cluster, sites, faulty, self._whole_size())
-            if regions.qm.any()
-            else []
-        )
-        if len(clusters) > 1:
-            log.info("%d separate clusters: %s", len(clusters), clusters)
-        self._qm_calcs = [self._cluster_calculator(c, atoms) for c in clusters]
+    def _prepare_loads(
+        self,
+        atoms: Atoms,
+        clusters: list[Cluster],
+        sites: LatticeSites | None,
+        faulty: np.ndarray | None,
+    ) -> None:
         self._loads = [
             self._dead_load_of(c, calc, sites, atoms)
             for c, calc in zip(clusters, self._qm_calcs, strict=True)
         ]
-        self._seen = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        self._clusters = clusters
-        for c in clusters:
-            log.info("%s: %r", regions, c)
-        self._buffer_checked = False
-
-    def _check_buffer(self, atoms: Atoms) -> None:
-        """Warn, once for given regions, of an open cluster that ends within the range of the qm model."""
-        if self._buffer_checked or self._buffer_told:
-            return
-        self._buffer_checked = True
-        cutoff = getattr(self.qm, "cutoff", None) if isinstance(self.qm, SiteCalculator) else None
-        open_clusters = [c for c in self.clusters if c.kind == "open"]
-        if cutoff is None or not open_clusters:
-            return
-        width = min(buffer_width(c, atoms, cutoff) for c in open_clusters)
-        if width < cutoff:
-            self._buffer_told = True
-            log.warning(
-                "buffer: an atom outside the open cluster is %.2f Å from a qm atom, within the range of "
-                "the qm model, %.2f Å; the forces on qm atoms near it suffer. Use r_buffer >= %.2f Å",
-                width,
-                cutoff,
-                cutoff,
-            )
-
-    def _label(self, atoms: Atoms) -> tuple[LatticeSites | None, np.ndarray | None]:
-        """Lattice sites and defective atoms, where the crystal is known and its lattice runs through."""
-        if self.crystal is None:
-            return None, None
-        try:
-            match = self.crystal.match(atoms, 1.2 * self.crystal.nearest_neighbour_distance)
-        except StructureError as error:
-            log.warning(
-                "the atoms do not match the crystal, clusters are open and without dead load: %s", error
-            )
-            return None, None
-        return lattice_sites(match, atoms), match.defect()
-
-    def _whole_size(self) -> int:
-        """Number of atoms up to which the quantum model may as well take the whole system."""
-        return WHOLE_SIZE if isinstance(self.qm, SiteCalculator) else 0
-
-    def _cluster_calculator(self, cluster: Cluster, atoms: Atoms) -> Calculator:
-        # Without an MM atom the answer is that of the quantum model as given; beside MM atoms both sides must
-        # be in one ensemble, in a cluster that takes the whole system too.
-        if not isinstance(self.qm, SiteCalculator) or (cluster.kind == "whole" and not len(self._mm_rows)):
-            return self.qm
-        return self.qm.for_cluster(cluster.atoms, atoms, self.crystal)
+        self._axes = rotation_axes(atoms) if self.remove_net_torque else None
+        self._free = ~self._regions.frozen
+        self._shares = self._free.astype(float)
+        if self.remove_net_force == "interface":
+            if self.crystal is not None:
+                reach = 1.2 * self.crystal.nearest_neighbour_distance
+            else:
+                reach = 2.6 * float(covalent_radii[atoms.numbers].max(initial=0.0))
+            self._shares = interface_shares(atoms, self._weights, ~self._free, reach)
 
     def _dead_load_of(
         self, cluster: Cluster, calc: Calculator, sites: LatticeSites | None, atoms: Atoms
@@ -287,7 +197,7 @@ class ForceMixingCalculator(Calculator):
         perfect, index = perfect_cluster(cluster, sites, atoms)
         if not len(perfect):
             return None
-        forces = self._child("qm", calc, perfect, "forces")
+        forces = self._children.property("qm", calc, perfect, "forces")
         return np.where((index >= 0)[:, None], forces[index], 0.0)
 
     # -- evaluation ----------------------------------------------------------------------------------------
@@ -307,31 +217,58 @@ class ForceMixingCalculator(Calculator):
         system: Atoms = self.atoms  # type: ignore[assignment]  # set by the line above
         self.prepare(system)
         self._check_buffer(system)
+        w = self._weights
         mm_forces, mm_energies, mm_total = self._evaluate_mm(system)
         forces = np.zeros((len(system), 3))
         forces[self._mm_rows] = mm_forces[self._mm_rows]
-        # Of each cluster at once, while its results are there: a calculator may serve several.
-        additive = mm_energies is not None and all(map(_has_sites, self._qm_calcs))
+        layer = np.flatnonzero((w > 0) & (w < 1))
+        forces[layer] *= (1 - w[layer])[:, None]
+        additive = mm_energies is not None and all(map(has_sites, self._qm_calcs))
+        requests = [
+            self._request(cluster, calc, system, additive)
+            for cluster, calc in zip(self.clusters, self._qm_calcs, strict=True)
+        ]
         qm_energy: float | None = 0.0
-        for cluster, calc, load in zip(self.clusters, self._qm_calcs, self._loads, strict=True):
-            cluster.update(system)
-            cluster_forces = self._child("qm", calc, cluster.atoms, "forces")
+        answers = self._children.ask_all(requests)
+        for cluster, load, answer in zip(self.clusters, self._loads, answers, strict=True):
+            cluster_forces = answer["forces"]
             if load is not None:
                 cluster_forces = cluster_forces - load
-            forces[cluster.index[cluster.qm]] = cluster_forces[cluster.qm]
-            if additive:
-                energies = self._child("qm", calc, cluster.atoms, "energies")
-                qm_energy = (qm_energy or 0.0) + float(energies[cluster.qm].sum())
-            elif qm_energy is not None and "energy" in calc.implemented_properties:
-                qm_energy += float(self._child("qm", calc, cluster.atoms, "energy"))
+            rows = cluster.index[cluster.qm]
+            if len(layer):
+                forces[rows] += w[rows, None] * cluster_forces[cluster.qm]
             else:
-                qm_energy = None
+                forces[rows] = cluster_forces[cluster.qm]
+            if qm_energy is None:
+                continue
+            if additive:
+                energies = answer["energies"][cluster.qm]
+                qm_energy += float((w[rows] * energies).sum() if len(layer) else energies.sum())
+            else:
+                qm_energy = qm_energy + float(answer["energy"]) if "energy" in answer else None
+        if self.remove_net_force or self.remove_net_torque:
+            forces = self._balanced(system, forces)
         results: dict[str, Any] = {"forces": forces}
         mm_energy = None if qm_energy is None else self._mm_energy(additive, mm_energies, mm_total)
         if qm_energy is not None and mm_energy is not None:
             results["energy"] = self._continued(system, forces, qm_energy + mm_energy)
         self.results = results
         self.timings["total"] += time.perf_counter() - begin
+
+    def _request(self, cluster: Cluster, calc: Calculator, system: Atoms, additive: bool) -> Request:
+        """What the quantum model is asked for, all of it at once: a calculator may serve several clusters."""
+        atoms = cluster.update(system)
+        if cluster.kind == "embedded":
+            return Request("qm", calc, atoms, sites=cluster.qm)
+        energy = "energies" if additive else "energy"
+        offered = energy in calc.implemented_properties
+        return Request("qm", calc, atoms, ("forces", energy) if offered else ("forces",))
+
+    def _balanced(self, atoms: Atoms, forces: np.ndarray) -> np.ndarray:
+        """Forces without what `remove_net_force` and `remove_net_torque` take away."""
+        positions = unwrap(atoms.positions, self._seen.positions, atoms.cell.array, atoms.pbc)
+        net_force = bool(self.remove_net_force)
+        return balanced(forces, positions, self._shares, self._free, self._axes, net_force=net_force)
 
     def _continued(self, atoms: Atoms, forces: np.ndarray, energy: float) -> float:
         """The energy of the last call plus the work since then, where `energy_mode` asks for that."""
@@ -352,25 +289,13 @@ class ForceMixingCalculator(Calculator):
         if not len(self._mm_rows):
             return np.zeros((len(atoms), 3)), np.zeros(len(atoms)), 0.0
         if isinstance(self.mm, SiteCalculator):
-            begin = time.perf_counter()
-            try:
-                energies, forces = self.mm.evaluate_sites(atoms, self._mm_mask)
-            except Exception as error:
-                raise _named_error("mm", self.mm, error) from error
-            finally:
-                self.timings["mm"] += time.perf_counter() - begin
-            n = len(atoms)
-            forces = self._checked("mm", self.mm, "forces", forces, n)
-            return forces, self._checked("mm", self.mm, "energies", energies, n), None
-        forces = self._child("mm", self.mm, atoms, "forces")
-        if _has_sites(self.mm):
-            return forces, self._child("mm", self.mm, atoms, "energies"), None
-        total = (
-            self._child("mm", self.mm, atoms, "energy")
-            if "energy" in self.mm.implemented_properties
-            else None
-        )
-        return forces, None, None if total is None else float(total)
+            answer = self._children.ask(Request("mm", self.mm, atoms, sites=self._mm_mask))
+            return answer["forces"], answer["energies"], None
+        offered = self.mm.implemented_properties
+        names = [n for n in ("energies", "energy") if n in offered][:1]
+        answer = self._children.ask(Request("mm", self.mm, atoms, ("forces", *names)))
+        total = answer.get("energy")
+        return answer["forces"], answer.get("energies"), None if total is None else float(total)
 
     def _mm_energy(
         self, additive: bool, mm_energies: np.ndarray | None, mm_total: float | None
@@ -378,6 +303,8 @@ class ForceMixingCalculator(Calculator):
         """The part of the MM model in the energy (eV), or None where it is not known."""
         if mm_energies is not None:
             rows = self._mm_mask.copy()
+            if additive and self.blend:
+                return float((1 - self._weights[rows]) @ mm_energies[rows])
             if not additive:
                 # What remains of E_MM(all) - E_MM(cluster) without the cluster's surface.
                 for cluster in self.clusters:
@@ -385,53 +312,5 @@ class ForceMixingCalculator(Calculator):
             return float(mm_energies[rows].sum())
         if mm_total is None:
             return None
-        parts = [float(self._child("mm", self.mm, c.atoms, "energy")) for c in self.clusters]
+        parts = [float(self._children.property("mm", self.mm, c.atoms, "energy")) for c in self.clusters]
         return mm_total - sum(parts)
-
-    def _child(self, name: str, calc: Calculator, atoms: Atoms, what: str) -> Any:
-        """A property of a child calculator, checked; failures say which child it was."""
-        begin = time.perf_counter()
-        try:
-            value = calc.get_property(what, atoms)
-        except Exception as error:
-            raise _named_error(name, calc, error, atoms) from error
-        finally:
-            self.timings[name] += time.perf_counter() - begin
-        return self._checked(name, calc, what, value, len(atoms))
-
-    @staticmethod
-    def _checked(name: str, calc: Calculator, what: str, value: Any, n: int) -> np.ndarray:
-        """`value` as a finite array of the shape that property `what` has; else forget it and raise."""
-        owner = f"{name} calculator ({type(calc).__name__}, on {n} atoms)"
-        shape = {"forces": (n, 3), "energies": (n,)}.get(what, ())
-        problem = ""
-        if np.shape(value) != shape:
-            problem = f"{what} of shape {np.shape(value)}, expected {shape}"
-        elif not np.isfinite(value).all():
-            where = f" on atom {np.argwhere(~np.isfinite(value))[0][0]}" if shape else ""
-            problem = f"{what} not finite{where}"
-        if problem:
-            calc.reset()
-            raise ChildCalculatorError(f"{owner}: {problem}")
-        return np.asarray(value, dtype=float)
-
-
-def _selects_all(selection: Any) -> bool:
-    if isinstance(selection, slice):
-        return bool(selection == slice(None))
-    array = np.asarray(selection)
-    return bool(array.dtype == bool and array.all())
-
-
-def _has_sites(calc: Calculator) -> bool:
-    return "energies" in calc.implemented_properties
-
-
-def _named_error(name: str, calc: Calculator, error: Exception, atoms: Atoms | None = None) -> Exception:
-    size = "" if atoms is None else f", on {len(atoms)} atoms"
-    text = f"{name} calculator ({type(calc).__name__}{size}): {error}"
-    if isinstance(error, PropertyNotImplementedError):
-        return PropertyNotImplementedError(text)
-    if isinstance(error, StructureError):
-        return type(error)(text)
-    return ChildCalculatorError(text if str(error) else f"{text}{type(error).__name__}")

@@ -415,9 +415,7 @@ def _mixture(
 
 
 def _chemical_potential(calc: ForceMixingCalculator) -> float | None:
-    for child in calc.cluster_calculators:
-        return getattr(child, "mu", None)
-    return None
+    return getattr(next(iter(calc.cluster_calculators), None), "mu", None)
 
 
 def _result(atoms: Atoms, start: np.ndarray) -> Atoms:

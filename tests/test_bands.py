@@ -133,6 +133,21 @@ def test_bad_input_of_band_structure(arguments, error, text):
         band_structure(**({"calc": "nrl-Si-sp", "atoms": SILICON} | arguments))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"model": 3}, TypeError, "model: got int, expected TightBinding or the name of a model"),
+        ({"crystal": "Si"}, TypeError, "atoms: got str"),
+        ({"crystal": Atoms()}, StructureError, "got no atoms"),
+        ({"kT": 0.0}, ValueError, "kT: got 0.0"),
+        ({"kt": 0.1}, TypeError, "did you mean 'kT'"),
+    ],
+)
+def test_bad_input_of_fermi_level(arguments, error, text):
+    with pytest.raises(error, match=text):
+        fermi_level(**({"model": "nrl-Si-sp", "crystal": SILICON} | arguments))
+
+
 # -- density of states ---------------------------------------------------------------------------------
 
 

@@ -12,8 +12,8 @@ from ase.spectrum.band_structure import BandStructure
 
 from ..bandpaths import checked_bandpath
 from ..crystal import Crystal
-from ..errors import NumericsError, StructureError, check_structure, checked_keywords
-from .calculator import TightBinding, fermi_level
+from ..errors import NumericsError, StructureError, checked_keywords
+from .calculator import TightBinding, checked_inputs, fermi_level
 from .matrices import build_matrices
 from .spectrum import States
 
@@ -21,8 +21,6 @@ __all__ = [
     "BandGap",
     "band_gap",
     "band_structure",
-    "bulk_kpoints",
-    "checked_inputs",
     "spins_of",
 ]
 
@@ -169,7 +167,7 @@ def band_gap(calc: TightBinding | str, atoms: Atoms | Crystal, kpts: Any = None)
     """
     calc, cell = checked_inputs(calc, atoms)
     n_electrons = build_matrices(calc.model, cell, order=0).n_electrons
-    kpoints, levels = _levels(calc._states(cell, bulk_kpoints(calc, cell) if kpts is None else kpts))
+    kpoints, levels = _levels(calc._states(cell, calc.for_crystal(cell).kpts if kpts is None else kpts))
     n_spin = len(levels)
     # Both channels together: their lowest bands fill first.
     bands = np.sort(np.concatenate(list(levels), axis=1), axis=1)
@@ -199,24 +197,6 @@ def band_gap(calc: TightBinding | str, atoms: Atoms | Crystal, kpts: Any = None)
         k_cbm=place(bottom),
         k_direct=place(direct),
     )
-
-
-def checked_inputs(calc: Any, atoms: Any) -> tuple[TightBinding, Atoms]:
-    """The calculator and the unit cell, checked."""
-    if isinstance(calc, str):
-        calc = TightBinding(calc)
-    if not isinstance(calc, TightBinding):
-        raise TypeError(f"calc: got {type(calc).__name__}, expected TightBinding or the name of a model")
-    cell = atoms.unit_cell if isinstance(atoms, Crystal) else atoms
-    check_structure(cell)
-    if len(cell) == 0:
-        raise StructureError("atoms: got no atoms, expected at least one")
-    return calc, cell
-
-
-def bulk_kpoints(calc: TightBinding, cell: Atoms) -> Any:
-    """k-points that converge the total energy of the bulk."""
-    return calc.for_crystal(cell).kpts
 
 
 def _apart(k: np.ndarray, kpoints: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from ..crystal import Crystal
-from ..errors import NumericsError, check_positive, check_structure, checked_keywords
+from ..errors import NumericsError, StructureError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
 from ..taylor.cauchy_born import CauchyBornDerivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives
@@ -24,7 +24,7 @@ from .repulsion import Repulsion
 from .response import force_response
 from .spectrum import States, eigenstates, find_mu, reduced_kpoints
 
-__all__ = ["TightBinding", "fermi_level"]
+__all__ = ["TightBinding", "checked_inputs", "fermi_level"]
 
 # Sampled length (Å) per direction, cell height times number of k-points: at 50 Å the lattice constant of
 # NRL silicon is converged to 3e-7 Å; a carved box of 20 Å or more needs Gamma only (docs/accuracy.md).
@@ -378,6 +378,20 @@ def k_grid(atoms: Atoms, length: float) -> np.ndarray:
     return np.maximum(1, np.ceil(length / cell_heights(atoms) - 0.01)).astype(int)
 
 
+def checked_inputs(calc: Any, atoms: Any, name: str = "calc") -> tuple[TightBinding, Atoms]:
+    """The calculator (argument `name`) and the unit cell, checked."""
+    if isinstance(calc, str):
+        calc = TightBinding(calc)
+    if not isinstance(calc, TightBinding):
+        raise TypeError(f"{name}: got {type(calc).__name__}, expected TightBinding or the name of a model")
+    cell = atoms.unit_cell if isinstance(atoms, Crystal) else atoms
+    check_structure(cell)
+    if len(cell) == 0:
+        raise StructureError("atoms: got no atoms, expected at least one")
+    return calc, cell
+
+
+@checked_keywords
 def fermi_level(
     model: TightBinding | str, crystal: Crystal | Atoms, kpts: Any = None, kT: float | None = None
 ) -> float:
@@ -393,9 +407,15 @@ def fermi_level(
         Default: converged for the bulk crystal.
     kT : float, optional
         eV; default that of the calculator (0.1 for a name).
+
+    Raises
+    ------
+    TypeError, ValueError
+        Neither a calculator nor the name of a model; kT not positive; k-points of the wrong kind.
+    StructureError
+        No atoms, or atoms that the model cannot treat.
     """
-    calc = TightBinding(model) if isinstance(model, str) else model
-    cell = crystal.unit_cell if isinstance(crystal, Crystal) else crystal
+    calc, cell = checked_inputs(model, crystal, "model")
     if kT is not None:
         calc = calc.with_options(kT=kT)
     calc = calc.with_options(mu=None).for_crystal(cell)

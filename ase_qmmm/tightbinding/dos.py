@@ -11,8 +11,8 @@ from ase.spectrum.dosdata import RawDOSData
 
 from ..crystal import Crystal
 from ..errors import check_integer, check_positive, checked_keywords
-from .bands import bulk_kpoints, checked_inputs, spins_of
-from .calculator import TightBinding
+from .bands import spins_of
+from .calculator import TightBinding, checked_inputs
 from .matrices import Matrices, build_matrices
 from .spectrum import States
 
@@ -85,7 +85,7 @@ def density_of_states(
     width = check_positive("width", 0.1 if width is None else width, "eV")
     npts_or_grid = _checked_grid(energies, npts)
     matrices = build_matrices(calc.model, cell, order=0)
-    states = calc._states(cell, bulk_kpoints(calc, cell) if kpts is None else kpts)
+    states = calc._states(cell, calc.for_crystal(cell).kpts if kpts is None else kpts)
     labels = _orbital_labels(matrices)
     spins = spins_of(states)
     infos = [label | ({"spin": str(spin)} if len(spins) > 1 else {}) for spin in spins for label in labels]

@@ -132,29 +132,23 @@ class Expansion:
 
 def repulsive_derivatives(region: Region, kind: str, order: int, chosen: np.ndarray) -> np.ndarray:
     """The share of the repulsive energy, in the shape of the derivatives of :class:`Expansion`."""
-    weights = np.ones(region.n_sites)
+    # Of the energy of the middle site, or minus that of all sites by a displacement of the middle one.
+    weights = -np.ones(region.n_sites)
     fixed: list[tuple[tuple[int, int], ...]] = [((0, c),) for c in range(3)]
     if kind == "energy":
-        weights = np.zeros(region.n_sites)
-        weights[0] = 1.0
+        weights = (np.arange(region.n_sites) == 0).astype(float)
         fixed = [()]
-    sign = 1.0 if kind == "energy" else -1.0
-    if order == 1:
-        first: np.ndarray = sign * np.array([Onsite(region, f, True).first(weights) for f in fixed])
-        return first
-    if order == 2:
-        second: np.ndarray = sign * np.array([Onsite(region, f, True).second(weights) for f in fixed])
-        return second
+    if order < 3:
+        shares = [Onsite(region, f, True) for f in fixed]
+        return np.array([s.first(weights) if order == 1 else s.second(weights) for s in shares])
     steps = [(int(region.displaced[m]), axis) for m in chosen for axis in range(3)]
     out = np.array([[Onsite(region, (*f, step), True).second(weights) for step in steps] for f in fixed])
-    shaped: np.ndarray = sign * out.reshape(len(fixed), len(chosen), 3, *out.shape[2:])
-    return shaped
+    return out.reshape(len(fixed), len(chosen), 3, *out.shape[2:])
 
 
 def repulsive_fourth(region: Region, pairs: list[tuple[int, int]]) -> np.ndarray:
     """That of the site energy in the shape of :func:`~ase_qmmm.tightbinding.fourth.fourth_derivatives`."""
-    weights = np.zeros(region.n_sites)
-    weights[0] = 1.0
+    weights = (np.arange(region.n_sites) == 0).astype(float)
     out = []
     for pair in pairs:
         a, b = (int(site) for site in region.displaced[list(pair)])

@@ -9,7 +9,7 @@ from ase.data import atomic_numbers
 
 from .slater_koster import shell_channels
 
-__all__ = ["Hamiltonian"]
+__all__ = ["Hamiltonian", "checked_cutoff_form"]
 
 
 class Hamiltonian(ABC):
@@ -142,3 +142,10 @@ class Hamiltonian(ABC):
             for l1 in self.shells[a]
             for l2 in self.shells[b]
         }
+
+
+def checked_cutoff_form(form: str) -> str:
+    """`form`, if it is one of the two of the models that know both."""
+    if form not in ("smooth", "original"):
+        raise ValueError(f"cutoff_form: got {form!r}, expected 'smooth' or 'original'")
+    return form

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StructureError
-from .hamiltonian import Hamiltonian
+from .hamiltonian import Hamiltonian, checked_cutoff_form
 from .jets import derivatives
 from .radial import leibniz, smooth_step
 from .slater_koster import shell_channels
@@ -64,9 +64,7 @@ class KwonModel(Hamiltonian):
     minimum_distance = 1.45
 
     def __init__(self, cutoff_form: str = "smooth") -> None:
-        if cutoff_form not in ("smooth", "original"):
-            raise ValueError(f"cutoff_form: got {cutoff_form!r}, expected 'smooth' or 'original'")
-        self.cutoff_form = cutoff_form
+        self.cutoff_form = checked_cutoff_form(cutoff_form)
         self._data = _parameters()
         self.n_electrons = np.array([4.0])
         self.cutoff: float = self._data["r_cut"]

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from .hamiltonian import Hamiltonian
+from .hamiltonian import Hamiltonian, checked_cutoff_form
 from .nrl_files import is_parameter_file, packaged_set, packaged_sets, read_parameters
 from .radial import exponential, flattened, half_cosine, leibniz, logistic, polynomial
 from .slater_koster import shell_channels
@@ -63,7 +63,7 @@ class NRLModel(Hamiltonian):
     """
 
     def __init__(self, name: str | os.PathLike[str], cutoff_form: str = "smooth") -> None:
-        self.cutoff_form = _checked_form(cutoff_form)
+        self.cutoff_form = checked_cutoff_form(cutoff_form)
         self._set = read_parameters(name) if is_parameter_file(name) else packaged_set(str(name), nrl_names())
         self.name = os.fspath(name)
         self.citation: str = self._set["citation"]
@@ -80,7 +80,7 @@ class NRLModel(Hamiltonian):
         if cutoff_form == self.cutoff_form:
             return self
         model: NRLModel = copy.copy(self)
-        model.cutoff_form = _checked_form(cutoff_form)
+        model.cutoff_form = checked_cutoff_form(cutoff_form)
         return model
 
     def __repr__(self) -> str:
@@ -184,9 +184,3 @@ def _decaying(coefficients: list[float], rate: float, r: np.ndarray, fade: np.nd
     """Polynomial times exponential times cutoff, to the order of the cutoff."""
     order = len(fade) - 1
     return leibniz(leibniz(polynomial(np.array(coefficients), r, order), exponential(rate, r, order)), fade)
-
-
-def _checked_form(cutoff_form: str) -> str:
-    if cutoff_form not in ("smooth", "original"):
-        raise ValueError(f"cutoff_form: got {cutoff_form!r}, expected 'smooth' or 'original'")
-    return cutoff_form

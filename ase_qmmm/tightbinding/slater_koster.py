@@ -55,9 +55,7 @@ def _mul(*polys: Poly) -> Poly:
 
 
 def _unit(axis: int) -> tuple[int, int, int]:
-    e = [0, 0, 0]
-    e[axis] = 1
-    return (e[0], e[1], e[2])
+    return (int(axis == 0), int(axis == 1), int(axis == 2))
 
 
 def _linear(vector: np.ndarray) -> Poly:
@@ -108,9 +106,8 @@ def _differentiate(poly: Poly, axis: int) -> Poly:
     out: Poly = {}
     for key, value in poly.items():
         if key[axis]:
-            lower = list(key)
-            lower[axis] -= 1
-            out[(lower[0], lower[1], lower[2])] = value * key[axis]
+            x, y, z = _unit(axis)
+            out[key[0] - x, key[1] - y, key[2] - z] = value * key[axis]
     return out
 
 

@@ -207,7 +207,9 @@ def _problem(what: str, value: Any, n: int) -> str:
 def _site_problem(result: Any, n: int) -> str:
     if not isinstance(result, SiteResult):
         return f"evaluate returned {type(result).__name__}, expected SiteResult (no site energies)"
-    parts = ("energies", "forces", "virial", "energy")
+    parts = ["energies", "forces", "energy"]
+    if result.virial is not None:
+        parts.append("virial")
     return next(filter(None, (_problem(what, getattr(result, what), n) for what in parts)), "")
 
 

@@ -1,0 +1,8 @@
+"""Linear atomic cluster expansion: invariant basis functions, the potential made of them, rows for fits."""
+
+from .basis import ACEBasis
+from .functions import BasisFunction
+from .potential import ACEPotential
+from .rows import ACERows
+
+__all__ = ["ACEBasis", "ACEPotential", "ACERows", "BasisFunction"]

@@ -1,0 +1,175 @@
+"""ACEPotential: a linear atomic cluster expansion as a calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ..errors import StructureError, check_positive, check_structure, checked_keywords
+from ..sites import SiteCalculator, SiteResult, check_weights
+from .basis import MINIMUM_DISTANCE, ACEBasis
+from .files import read_potential, write_potential
+from .kernels import weighted_energy
+from .verlet import VerletList
+
+__all__ = ["ACEPotential"]
+
+# Types of compiled functions are numba's affair.
+_kernel: Any = weighted_energy
+
+
+class ACEPotential(SiteCalculator):
+    """Site energies ``E_i = E0(z_i) + sum_k c_k B_k(surroundings of i) + core`` of a linear ACE model.
+
+    The coefficients are contracted into products of density projections once; radial functions are tabulated
+    with continuous second derivatives, those of an energy that vanishes smoothly at the cutoff.
+
+    Parameters
+    ----------
+    basis : ACEBasis
+    coefficients : array_like, shape (len(basis),)
+        eV.
+    reference_energies : dict of str to float, optional
+        Energies E0 of free atoms (eV); zero if not given.
+    skin : float
+        Å. Neighbour lists reach further by this, and are kept while no atom has moved by half of it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Coefficients of another number than the functions or not finite; an unknown element; a skin below 0.
+    StructureError
+        On evaluation: two atoms closer than 0.1 Å, or an element that the basis lacks.
+
+    References
+    ----------
+    R. Drautz, Phys. Rev. B 99, 014104 (2019); Y. Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import bulk
+    >>> from ase_qmmm import ACEBasis, ACEPotential
+    >>> basis = ACEBasis("W", order=2, degree=6, cutoff=5.0)
+    >>> atoms = bulk("W", cubic=True)
+    >>> atoms.calc = ACEPotential(basis, np.ones(len(basis)))
+    >>> bool(abs(atoms.get_forces()).max() < 1e-10)
+    True
+    """
+
+    @checked_keywords
+    def __init__(
+        self,
+        basis: ACEBasis,
+        coefficients: Any,
+        *,
+        reference_energies: Mapping[str, float] | None = None,
+        skin: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not isinstance(basis, ACEBasis):
+            raise TypeError(f"basis: got {type(basis).__name__}, expected ACEBasis")
+        values = np.array(coefficients, dtype=float)
+        if values.shape != (len(basis),):
+            raise ValueError(
+                f"coefficients: got shape {values.shape}, expected ({len(basis)},), one per function of {basis!r}"
+            )
+        if not np.isfinite(values).all():
+            worst = int(np.argmin(np.isfinite(values)))
+            raise ValueError(f"coefficients: number {worst} is {values[worst]}, expected finite numbers")
+        values.flags.writeable = False
+        self.basis, self.coefficients = basis, values
+        given = dict(reference_energies or {})
+        unknown = sorted(set(given) - set(basis.elements))
+        if unknown:
+            raise ValueError(
+                f"reference_energies: got {', '.join(unknown)}, expected elements of the basis: "
+                f"{', '.join(basis.elements)}"
+            )
+        self.reference_energies = {e: float(given.get(e, 0.0)) for e in basis.elements}
+        self._references = np.array([self.reference_energies[e] for e in basis.elements])
+        if not np.isfinite(self._references).all():
+            raise ValueError(f"reference_energies: got {given}, expected finite numbers (eV)")
+        self.skin = check_positive("skin", skin, "Å", zero=True)
+        self._neighbours = VerletList(basis.cutoff, self.skin)
+        table, channels = basis._potential_table(values), basis._channels
+        self._arrays = (*table, channels.starts, channels.n_max, basis._harmonics, *basis._plan(values))
+
+    @property
+    def cutoff(self) -> float:  # type: ignore[override]
+        """Radius of the basis (Å)."""
+        return self.basis.cutoff
+
+    def __repr__(self) -> str:
+        largest = float(np.abs(self.coefficients).max())
+        return f"ACEPotential({self.basis!r}, largest coefficient {largest:.3g} eV)"
+
+    # -- evaluation ------------------------------------------------------------------------------------------
+
+    def evaluate(self, atoms: Atoms, weights: np.ndarray | None = None) -> SiteResult:
+        """Weighted site energies and their exact gradient; see :class:`SiteCalculator`."""
+        check_structure(atoms)
+        site_weights = check_weights(weights, len(atoms))
+        species = self.basis.species(atoms)
+        if site_weights is None:
+            site_weights = np.ones(len(atoms))
+        if len(atoms) == 0:
+            return SiteResult(0.0, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)))
+        positions = np.ascontiguousarray(atoms.positions, dtype=float)
+        starts, neighbours, translations = self._neighbours.update(atoms)
+        energies, forces, virial, (l, j, distance) = _kernel(
+            positions,
+            species,
+            starts,
+            neighbours,
+            translations,
+            site_weights,
+            self.cutoff,
+            MINIMUM_DISTANCE,
+            *self._arrays,
+        )
+        if l >= 0:
+            raise StructureError(
+                f"atoms: atoms {l} and {j} are {distance:.3g} Å apart, ACEPotential needs at least "
+                f"{MINIMUM_DISTANCE:g} Å; remove one of them or separate them"
+            )
+        energies = np.where(site_weights != 0.0, energies + self._references[species], 0.0)
+        return SiteResult(float(site_weights @ energies), energies, forces, virial)
+
+    def evaluate_sites(self, atoms: Atoms, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (n,) and forces (n, 3), right on `sites`; atoms that see none of them are left out."""
+        check_structure(atoms)
+        needed = np.zeros(len(atoms), dtype=bool)
+        needed[np.asarray(sites)] = True
+        if not needed.any():
+            return np.zeros(len(atoms)), np.zeros((len(atoms), 3))
+        starts, neighbours, _ = self._neighbours.update(atoms)
+        i = np.repeat(np.arange(len(atoms)), np.diff(starts))
+        needed[i[needed[neighbours]]] = True
+        result = self.evaluate(atoms, needed.astype(float))
+        return result.energies, result.forces
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a JSON file, whole or not at all."""
+        write_potential(path, self.basis, self.coefficients, self.reference_energies)
+
+    @classmethod
+    @checked_keywords
+    def load(cls, path: str | Path, *, skin: float = 0.5) -> ACEPotential:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            Not a file of this kind, of another version, or damaged; the message says which.
+        """
+        basis, coefficients, reference_energies = read_potential(path)
+        return cls(basis, coefficients, reference_energies=reference_energies, skin=skin)

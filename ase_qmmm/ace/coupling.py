@@ -9,7 +9,7 @@ out on every machine.
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from itertools import permutations, product
 from math import factorial, sqrt
 
@@ -47,7 +47,7 @@ def _to_real(l: int) -> np.ndarray:
     return u
 
 
-@lru_cache(maxsize=None)
+@cache
 def real_clebsch_gordan(l1: int, l2: int, L: int) -> np.ndarray:
     """Coefficients (2 l1 + 1, 2 l2 + 1, 2 L + 1) that couple real harmonics to real harmonics.
 
@@ -66,7 +66,7 @@ def real_clebsch_gordan(l1: int, l2: int, L: int) -> np.ndarray:
     return part
 
 
-@lru_cache(maxsize=None)
+@cache
 def invariant_tensors(ls: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     """Orthonormal tensors (2 l1 + 1, ..) that span the rotation invariants of ``l1 x l2 x ..``.
 
@@ -87,7 +87,7 @@ def invariant_tensors(ls: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return tuple(tensor / np.linalg.norm(tensor) for L, tensor in chains if L == ls[-1])
 
 
-@lru_cache(maxsize=None)
+@cache
 def symmetric_invariants(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     """Orthonormal invariants that do not change when slots of the same group are exchanged.
 

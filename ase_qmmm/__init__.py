@@ -1,5 +1,6 @@
 """QM/MM for crystal defects with ASE: quantum accuracy near the defect, a matched model far away."""
 
+from .ace import ACEBasis, ACEPotential
 from .contract import check_calculator
 from .crystal import Crystal
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
@@ -22,6 +23,8 @@ from .tightbinding import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ACEBasis",
+    "ACEPotential",
     "BandGap",
     "ChildCalculatorError",
     "Crystal",

@@ -13,7 +13,7 @@ from ase.calculators.emt import EMT
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from ase_qmmm import Crystal, TaylorForces, TightBinding
+from ase_qmmm import ACEBasis, ACEPotential, Crystal, TaylorForces, TightBinding
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -51,6 +51,14 @@ def silicon_mm(silicon_qm, silicon_crystal):
 
 
 @pytest.fixture(scope="session")
+def silicon_ace():
+    """Random coefficients that fall with the degree."""
+    basis = ACEBasis("Si", order=3, degree=8, cutoff=5.0)
+    falling = np.exp(-0.5 * np.array([f.degree for f in basis.functions]))
+    return ACEPotential(basis, 0.02 * falling * np.random.default_rng(3).normal(size=len(basis)))
+
+
+@pytest.fixture(scope="session")
 def copper_crystal():
     return Crystal.relaxed(bulk("Cu"), EMT())
 
@@ -61,10 +69,12 @@ def copper_mm(copper_crystal):
 
 
 @pytest.fixture(
-    params=["TightBinding", "TightBinding-mu", "TightBinding-Kwon", "TightBinding-toy", "TaylorForces"]
+    params=["TightBinding", "TightBinding-mu", "TightBinding-Kwon", "TightBinding-toy", "TaylorForces", "ACE"]
 )
-def model(request, silicon_mm):
+def model(request, silicon_mm, silicon_ace):
     """A model, and a structure that it treats."""
+    if request.param == "ACE":
+        return silicon_ace, bulk("Si", cubic=True)
     if request.param == "TaylorForces":
         return silicon_mm, silicon_mm.crystal.supercell(2)
     if request.param == "TightBinding-Kwon":

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from ..crystal import Crystal
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
+from .derivatives import MAX_MEMORY, CauchyBornRows, CrystalRows, cauchy_born_rows, crystal_rows
 from .functions import BasisFunction, Channels, list_functions, list_monomials
 from .harmonics import harmonics_tables
 from .plan import Plan, PlanTemplate, join_plans
 from .radial import Radial
 from .rows import ACERows, RowLayout, configuration_rows
-from .tables import RadialTable, grid, make_table
+from .tables import MINIMUM_DISTANCE, RadialTable, grid, make_table
 
-__all__ = ["ACEBasis", "MINIMUM_DISTANCE"]
-
-# Å. Closer pairs are refused: tables end here, and so does any sense of a potential without electrons.
-MINIMUM_DISTANCE = 0.1
+__all__ = ["ACEBasis"]
 
 
 class ACEBasis:
@@ -169,6 +168,7 @@ class ACEBasis:
         self._species = np.full(len(chemical_symbols), -1, dtype=np.int64)
         self._species[[atomic_numbers[e] for e in self.elements]] = np.arange(n_z)
         self._stacks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
+        self._table: RadialTable | None = None
         self._template: PlanTemplate | None = None
         self._layout: RowLayout | None = None
 
@@ -230,10 +230,45 @@ class ACEBasis:
         check_structure(atoms)
         return configuration_rows(self, atoms, self.species(atoms), forces, virial)
 
+    @checked_keywords
+    def site_energy_derivative_rows(
+        self,
+        crystal: Crystal,
+        order: int = 2,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalRows:
+        """Derivatives of the site energies at a crystal for each basis function, orders 1 to at most 3.
+
+        Parameters are those of :meth:`ACEPotential.site_energy_derivatives`.
+        """
+        return crystal_rows(self, "energy", crystal, order, cutoff, max_memory)
+
+    @checked_keywords
+    def force_derivative_rows(
+        self,
+        crystal: Crystal,
+        order: int = 1,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalRows:
+        """Derivatives of the forces at a crystal for each basis function, orders 1 to at most 2.
+
+        Those of order one are minus the force constants, without the block of the atom itself.
+        """
+        return crystal_rows(self, "force", crystal, order, cutoff, max_memory)
+
+    @checked_keywords
+    def cauchy_born_rows(self, crystal: Crystal, order: int = 2) -> CauchyBornRows:
+        """Derivatives of the energy per cell by the deformation, the basis atoms held, for each function."""
+        return cauchy_born_rows(self, crystal, order)
+
     # -- what evaluation needs -------------------------------------------------------------------------------
 
     def _radial_stacks(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """By pair of elements: cluster and pair functions (3, functions, nodes), core (3, nodes), on the grid."""
+        """By pair of elements: cluster, pair functions (3, functions, nodes) and core (3, nodes)."""
         if self._stacks is None:
             r = grid(self.cutoff, MINIMUM_DISTANCE / 2)
             n = int(self._channels.n_max.max())
@@ -242,11 +277,15 @@ class ACEBasis:
 
     def _row_table(self) -> RadialTable:
         """Cluster functions, pair functions, core."""
-        stacks = [
+        if self._table is None:
+            self._table = make_table(self._row_stacks(), self._pair_index)
+        return self._table
+
+    def _row_stacks(self) -> list[np.ndarray]:
+        return [
             np.concatenate([cluster, pair[:, : self._n_pair], core[:, None]], axis=1)
             for cluster, pair, core in self._radial_stacks()
         ]
-        return make_table(stacks, self._pair_index)
 
     def _potential_table(self, coefficients: np.ndarray) -> RadialTable:
         """Cluster functions, and the pair potential of the coefficients with the core."""

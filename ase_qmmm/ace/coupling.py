@@ -102,11 +102,11 @@ def symmetric_invariants(ls: tuple[int, ...], groups: tuple[int, ...]) -> tuple[
     ]
     kept: list[np.ndarray] = []
     for tensor in invariant_tensors(ls):
-        mean = sum(np.transpose(tensor, p) for p in exchanges) / len(exchanges)
+        mean = np.mean([np.transpose(tensor, p) for p in exchanges], axis=0)
         # Twice is enough for orthogonality to rounding.
         for _ in range(2):
             for other in kept:
-                mean = mean - np.vdot(other, mean) * other
+                mean = mean - float(np.vdot(other, mean)) * other
         norm = float(np.linalg.norm(mean))
         if norm > _DEPENDENT:
             mean = mean / norm

@@ -80,6 +80,6 @@ def read_potential(path: str | Path) -> tuple[ACEBasis, np.ndarray, dict[str, fl
     basis = ACEBasis(**content["basis"])
     if len(basis) != content["n_functions"]:
         raise ValueError(
-            f"{source}: its basis had {content['n_functions']} functions, the same parameters give {len(basis)}"
+            f"{source}: its basis had {content['n_functions']}, its parameters now give {len(basis)}"
         )
     return basis, np.array(content["coefficients"], dtype=float), content["reference_energies"]

@@ -1,4 +1,4 @@
-"""Which basis functions there are: labels, one-particle channels, and polynomials in the density projections."""
+"""Which basis functions there are: labels, one-particle channels, and polynomials in projections."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Channels:
 
 @dataclass(frozen=True)
 class Monomials:
-    """Basis functions as polynomials ``B_k = sum_t value[t] prod_i A[factors[t, i]]``, rows sorted by function.
+    """Basis functions as polynomials ``B_k = sum_t value[t] prod_i A[factors[t, i]]``, sorted by function.
 
     Attributes
     ----------

@@ -4,12 +4,15 @@ Normalised so that ``Y_00 = 1`` and ``sum_m Y_lm^2 = 2 l + 1``, in the order ``l
 ``cos(m phi)``, m < 0 with ``sin(|m| phi)``, all without the Condon-Shortley phase.
 """
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-__all__ = ["harmonics_tables", "real_harmonics"]
+__all__ = ["harmonics_tables", "make_tangential", "real_harmonics"]
 
 
 def harmonics_tables(l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -37,7 +40,7 @@ def harmonics_tables(l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
 def real_harmonics(u, n, l_max, a, b, d, y, grad, work):
-    """Harmonics of n unit vectors and their tangential gradients.
+    """Harmonics of n unit vectors, and their gradients but for a part along these vectors.
 
     Parameters
     ----------
@@ -46,8 +49,8 @@ def real_harmonics(u, n, l_max, a, b, d, y, grad, work):
     y : ndarray, shape ((l_max + 1)^2, size)
         Harmonics, out.
     grad : ndarray, shape ((l_max + 1)^2, 3, size)
-        Gradients on the unit sphere, orthogonal to u, out: divide by r for those in space.
-    work : ndarray, shape (2, size)
+        Out. Less their components along u (:func:`make_tangential`) and divided by r, gradients in space.
+    work : ndarray, shape (4, size)
         Scratch.
     """
     for k in range(n):
@@ -73,10 +76,7 @@ def real_harmonics(u, n, l_max, a, b, d, y, grad, work):
                 for k in range(n):
                     g[k] = 0.0
             if m > 0:
-                h = grad[o - m, 2]
-                for k in range(n):
-                    h[k] = g[k]
-                    grad[o + m, 0, k] = p[k]
+                grad[o + m, 0, :n] = p[:n]
         grad[o, 0, :n] = 0.0
         grad[o, 1, :n] = 0.0
     # Then times cos(m phi) sin(theta)^m and sin(m phi) sin(theta)^m, polynomials in x and y; c and s are
@@ -85,31 +85,36 @@ def real_harmonics(u, n, l_max, a, b, d, y, grad, work):
     for k in range(n):
         c[k] = 1.0
         s[k] = 0.0
+    nc, ns = work[2], work[3]
     for m in range(1, l_max + 1):
+        for k in range(n):
+            nc[k] = u[0, k] * c[k] - u[1, k] * s[k]
+            ns[k] = u[0, k] * s[k] + u[1, k] * c[k]
         for l in range(m, l_max + 1):
             o = l * l + l
-            yp, ym = y[o + m], y[o - m]
-            xp, xm = grad[o + m, 0], grad[o - m, 0]
-            vp, vm = grad[o + m, 1], grad[o - m, 1]
-            zp, zm = grad[o + m, 2], grad[o - m, 2]
-            for k in range(n):
-                cm = u[0, k] * c[k] - u[1, k] * s[k]
-                sm = u[0, k] * s[k] + u[1, k] * c[k]
-                p = xp[k]
-                yp[k] = p * cm
-                ym[k] = p * sm
-                xp[k] = m * p * c[k]
-                vp[k] = -m * p * s[k]
-                xm[k] = m * p * s[k]
-                vm[k] = m * p * c[k]
-                dz = zp[k]
-                zp[k] = dz * cm
-                zm[k] = dz * sm
-        for k in range(n):
-            cm = u[0, k] * c[k] - u[1, k] * s[k]
-            s[k] = u[0, k] * s[k] + u[1, k] * c[k]
-            c[k] = cm
-    for i in range(1, (l_max + 1) ** 2):
+            # One array written per loop: checks that arrays do not overlap cost more than the work.
+            p, dz = grad[o + m, 0], grad[o + m, 2]
+            _times(p, nc, 1.0, n, y[o + m])
+            _times(p, ns, 1.0, n, y[o - m])
+            _times(p, s, -m, n, grad[o + m, 1])
+            _times(p, s, m, n, grad[o - m, 0])
+            _times(p, c, m, n, grad[o - m, 1])
+            _times(p, c, m, n, p)
+            _times(dz, ns, 1.0, n, grad[o - m, 2])
+            _times(dz, nc, 1.0, n, dz)
+        c, s, nc, ns = nc, ns, c, s
+
+
+@njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _times(a, b, factor, n, out):
+    for k in range(n):
+        out[k] = factor * a[k] * b[k]
+
+
+@njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+def make_tangential(u, n, grad):
+    """Take from gradients (functions, 3, size) their components along the unit vectors u."""
+    for i in range(len(grad)):
         gx, gy, gz = grad[i, 0], grad[i, 1], grad[i, 2]
         for k in range(n):
             radial = gx[k] * u[0, k] + gy[k] * u[1, k] + gz[k] * u[2, k]

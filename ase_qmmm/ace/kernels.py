@@ -1,11 +1,14 @@
 """Energy, forces and virial of a linear ACE model, compiled."""
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from .surroundings import gather, project, see
+from .surroundings import gather, places, project, see
 
 __all__ = ["weighted_energy"]
 
@@ -16,33 +19,38 @@ _FAST = {"contract", "reassoc", "nsz"}
 def _site_energy(z0, size, linear, nodes, left, right, node, terms, index, value, x, adjoint):
     """Energy of one site from its projections x[:size], and dE/dx[:size]; see :class:`.plan.Plan`."""
     begin, end = nodes[z0], nodes[z0 + 1]
+    count = end - begin
+    left, right, node = left[begin:end], right[begin:end], node[begin:end]
+    firsts, lasts = terms[begin:end], terms[begin + 1 : end + 1]
+    products, pulls = x[size : size + count], adjoint[size : size + count]
     energy = 0.0
     for a in range(size):
         energy += linear[z0, a] * x[a]
         adjoint[a] = linear[z0, a]
-    for p in range(begin, end):
-        x[size + p - begin] = x[left[p]] * x[right[p]]
-        adjoint[size + p - begin] = 0.0
-    for p in range(begin, end):
-        product = x[size + p - begin]
+    for p in range(count):
+        products[p] = x[left[p]] * x[right[p]]
+        pulls[p] = 0.0
+    for p in range(count):
+        product = products[p]
         slope = node[p]
-        for t in range(terms[p], terms[p + 1]):
+        for t in range(firsts[p], lasts[p]):
             i = index[t]
             c = value[t]
             slope += c * x[i]
             adjoint[i] += c * product
         energy += slope * product
-        adjoint[size + p - begin] += slope
-    for p in range(begin, end):
-        slope = adjoint[size + p - begin]
-        adjoint[left[p]] += slope * x[right[p]]
-        adjoint[right[p]] += slope * x[left[p]]
+        pulls[p] += slope
+    for p in range(count):
+        slope = pulls[p]
+        i, j = left[p], right[p]
+        adjoint[i] += slope * x[j]
+        adjoint[j] += slope * x[i]
     return energy
 
 
 @njit(cache=True, fastmath=_FAST)
 def _pull(segments, channel_starts, n_max, adjoint, values, slopes, y, grad, w, dw, out):
-    """Derivatives of a site energy by the distance, out[3], and along the sphere, out[:3], of neighbours."""
+    """Derivatives of a site energy by the distance, out[3], and direction, out[:3], of neighbours."""
     for z in range(len(segments) - 1):
         begin, end = segments[z], segments[z + 1]
         for c in range(4):
@@ -118,27 +126,28 @@ def weighted_energy(
     """
     n_atoms = len(positions)
     size = linear.shape[1]
-    most = 1
-    for l in range(n_atoms):
-        most = max(most, starts[l + 1] - starts[l])
+    most = places(starts, len(channel_starts))
+    beyond = (nodes.shape[1] - 1.5) * spacing
     widest = 0
     for z in range(len(plan_nodes) - 1):
         widest = max(widest, plan_nodes[z + 1] - plan_nodes[z])
     n_y, n_radial = len(channel_starts[0]), nodes.shape[3]
     who = np.empty(most, np.int64)
     r, w, dw = np.empty(most), np.empty(most), np.empty(most)
-    u, work, out = np.empty((3, most)), np.empty((2, most)), np.empty((4, most))
+    u, work, out = np.empty((3, most)), np.empty((4, most)), np.empty((4, most))
     values, slopes = np.empty((n_radial, most)), np.empty((n_radial, most))
     y, grad = np.empty((n_y, most)), np.empty((n_y, 3, most))
     x, adjoint = np.empty(size + widest), np.empty(size + widest)
-    segments = np.empty(len(plan_nodes), np.int64)
+    segments = np.empty(len(plan_nodes), np.uint64)
     energies, forces, virial = np.zeros(n_atoms), np.zeros((n_atoms, 3)), np.zeros((3, 3))
     near_l, near_j, near_r = -1, -1, minimum
     for l in range(n_atoms):
         weight = weights[l]
         if weight == 0.0:
             continue
-        n, closest = gather(l, positions, starts, neighbours, offsets, species, segments, cutoff, who, r, u)
+        n, closest = gather(
+            l, positions, starts, neighbours, offsets, species, segments, cutoff, beyond, who, r, u
+        )
         if n == 0:
             continue
         if r[closest] < near_r:
@@ -156,6 +165,11 @@ def weighted_energy(
         fx = fy = fz = 0.0
         for k in range(n):
             energy += 0.5 * repulsion[k]
+            # Only the part along the sphere counts of the gradients of harmonics.
+            along = out[0, k] * u[0, k] + out[1, k] * u[1, k] + out[2, k] * u[2, k]
+            out[0, k] -= along * u[0, k]
+            out[1, k] -= along * u[1, k]
+            out[2, k] -= along * u[2, k]
             inverse = weight / r[k]
             radial = weight * (out[3, k] + 0.5 * slope[k])
             dx = inverse * out[0, k] + radial * u[0, k]
@@ -169,6 +183,8 @@ def weighted_energy(
             fz += dz
         for k in range(n):
             j = who[k]
+            if j < 0:
+                continue
             for c in range(3):
                 forces[j, c] -= out[c, k]
                 for d in range(c, 3):

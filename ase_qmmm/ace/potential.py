@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from ..crystal import Crystal
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
-from .basis import MINIMUM_DISTANCE, ACEBasis
+from ..taylor.crystal_derivatives import CrystalDerivatives
+from ..tightbinding.cauchy_born import CauchyBornDerivatives
+from .basis import ACEBasis
+from .derivatives import MAX_MEMORY, cauchy_born, derivatives
 from .files import read_potential, write_potential
 from .kernels import weighted_energy
+from .tables import MINIMUM_DISTANCE
 from .verlet import VerletList
 
 __all__ = ["ACEPotential"]
@@ -76,7 +81,8 @@ class ACEPotential(SiteCalculator):
         values = np.array(coefficients, dtype=float)
         if values.shape != (len(basis),):
             raise ValueError(
-                f"coefficients: got shape {values.shape}, expected ({len(basis)},), one per function of {basis!r}"
+                f"coefficients: got shape {values.shape}, expected ({len(basis)},): one per function of "
+                f"{basis!r}"
             )
         if not np.isfinite(values).all():
             worst = int(np.argmin(np.isfinite(values)))
@@ -152,6 +158,67 @@ class ACEPotential(SiteCalculator):
         needed[i[needed[neighbours]]] = True
         result = self.evaluate(atoms, needed.astype(float))
         return result.energies, result.forces
+
+    # -- derivatives at the crystal -------------------------------------------------------------------------
+
+    @checked_keywords
+    def site_energy_derivatives(
+        self,
+        crystal: Crystal,
+        order: int = 2,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalDerivatives:
+        """Exact derivatives ``d^j V``, j = 1 .. `order` (at most 3), of the site energies at the crystal.
+
+        Of the radial functions themselves, not of their tables.
+
+        Parameters
+        ----------
+        crystal : Crystal
+        order : int
+        cutoff : float or sequence of float
+            Å; one for all orders, or one per order. Beyond the cutoff of the basis they are zero.
+        max_memory : float
+            GB (1e9 bytes) that the tensors may take.
+
+        Raises
+        ------
+        ValueError
+            `order` or `cutoff` out of range; tensors of more than `max_memory`.
+        """
+        return derivatives(self, "energy", crystal, order, cutoff, max_memory)
+
+    @checked_keywords
+    def force_derivatives(
+        self,
+        crystal: Crystal,
+        order: int = 1,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        max_memory: float = MAX_MEMORY,
+    ) -> CrystalDerivatives:
+        """Exact derivatives ``d^j F``, j = 1 .. `order` (at most 2), of the forces at the crystal.
+
+        They reach to twice the cutoff of the basis. Parameters are those of :meth:`site_energy_derivatives`.
+        """
+        return derivatives(self, "force", crystal, order, cutoff, max_memory)
+
+    @checked_keywords
+    def cauchy_born_derivatives(
+        self, crystal: Crystal, order: int = 2, *, relaxed: bool = False
+    ) -> CauchyBornDerivatives:
+        """Exact derivatives of the energy per cell by the deformation gradient, up to `order` (at most 3).
+
+        Parameters
+        ----------
+        crystal : Crystal
+        order : int
+        relaxed : bool
+            Eliminate the inner displacements of the basis atoms; they must be in equilibrium.
+        """
+        return cauchy_born(self, crystal, order, relaxed)
 
     # -- files -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ All are written once for arrays and for truncated Taylor series, so that every d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,11 @@ def _orthonormal_recursion(n: int, exponent: float) -> np.ndarray:
 
 
 class Radial:
-    """Radial functions of one ordered pair of elements (they are the same for the exchanged pair).
+    """Radial functions of one pair of elements.
 
-    With ``s = r / r0`` the Agnesi transform ``t = 1 / (1 + a s^q / (1 + s^(q - p)))`` is steepest at r0, where
-    resolution is wanted most; x is t mapped linearly to [-1, 1] between the inner cutoff and the cutoff. The
-    cluster functions are
+    With ``s = r / r0`` the Agnesi transform ``t = 1 / (1 + a s^q / (1 + s^(q - p)))`` is steepest at r0,
+    where resolution is wanted most; x is t mapped linearly to [-1, 1] between the inner cutoff and the
+    cutoff. The cluster functions are
 
         R_n(r) = (1 - x^2)^k P_n(x),
 
@@ -179,7 +180,7 @@ class Radial:
         out = np.zeros((order + 1, self.n_max, *r.shape))
         if inside.any():
             for n in range(self.n_max):
-                out[:, n, inside] = derivatives(lambda x, n=n: function(x, n), r[inside], order, "radial")
+                out[:, n, inside] = derivatives(partial(function, n=n), r[inside], order, "radial")
         return out
 
     # -- the functions, of arrays or Taylor series -----------------------------------------------------------

@@ -1,11 +1,15 @@
 """Rows of linear fits, compiled: each function depends on few density projections only."""
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from .surroundings import gather, project, see
+from .harmonics import make_tangential
+from .surroundings import gather, places, project, see
 
 __all__ = ["all_rows"]
 
@@ -109,11 +113,15 @@ def _scatter(l, n, column, count, gradient, who, r, u, with_forces, with_virial,
                 own[column + b] += total
             if count == BLOCK:
                 for k in range(n):
+                    if who[k] < 0:
+                        continue
                     row = forces[3 * who[k] + c, column : column + BLOCK]
                     for b in range(BLOCK):
                         row[b] -= gradient[b, c, k]
             else:
                 for k in range(n):
+                    if who[k] < 0:
+                        continue
                     row = forces[3 * who[k] + c]
                     for b in range(count):
                         row[column + b] -= gradient[b, c, k]
@@ -158,26 +166,25 @@ def all_rows(
 ):
     """Rows of energies (n, K), forces (3 n, K) and virial (6, K), and the core's energies, forces, virial."""
     n_atoms, n_z, n_cluster = len(positions), len(channel_starts), len(orders)
-    most = 1
-    for l in range(n_atoms):
-        most = max(most, neighbour_starts[l + 1] - neighbour_starts[l])
+    most = places(neighbour_starts, n_z)
+    beyond = (nodes.shape[1] - 1.5) * spacing
     n_y, n_radial = len(channel_starts[0]), nodes.shape[3]
     first_pair = n_radial - n_pair - 1
     who, r = np.empty(most, np.int64), np.empty(most)
-    u, work = np.empty((3, most)), np.empty((2, most))
+    u, work = np.empty((3, most)), np.empty((4, most))
     values, slopes = np.empty((n_radial, most)), np.empty((n_radial, most))
     y, grad = np.empty((n_y, most)), np.empty((n_y, 3, most))
     x, phi = np.empty(size), np.empty((size, 3, most))
     functions, derivatives = np.empty(n_cluster), np.empty(len(channels))
     gradient = np.empty((BLOCK, 3, most))
-    segments = np.empty(n_z + 1, np.int64)
+    segments = np.empty(n_z + 1, np.uint64)
     energies = np.zeros((n_atoms, n_columns))
     forces = np.zeros((3 * n_atoms if with_forces else 0, n_columns))
     virial = np.zeros((6 if with_virial else 0, n_columns))
     core_energies, core_forces, core_virial = np.zeros(n_atoms), np.zeros((n_atoms, 3)), np.zeros((3, 3))
     for l in range(n_atoms):
         n, _ = gather(
-            l, positions, neighbour_starts, neighbours, offsets, species, segments, cutoff, who, r, u
+            l, positions, neighbour_starts, neighbours, offsets, species, segments, cutoff, beyond, who, r, u
         )
         if n == 0:
             continue
@@ -187,6 +194,8 @@ def all_rows(
         function_values(terms, orders, factors, slots, value, x, functions, derivatives)
         energies[l, z0 * n_cluster : (z0 + 1) * n_cluster] = functions
         for k in range(n):
+            if who[k] < 0:
+                continue
             core_energies[l] += 0.5 * values[n_radial - 1, k]
             for c in range(3):
                 pull = 0.5 * slopes[n_radial - 1, k] * u[c, k]
@@ -201,6 +210,7 @@ def all_rows(
                     energies[l, column + m] += 0.5 * values[first_pair + m, k]
         if not (with_forces or with_virial):
             continue
+        make_tangential(u, n, grad)
         _projection_gradients(segments, n, channel_starts, n_max, r, u, values, slopes, y, grad, phi)
         for first in range(0, n_cluster, BLOCK):
             count = min(BLOCK, n_cluster - first)

@@ -13,6 +13,7 @@ from ..neighbours import neighbour_pairs
 from ..sites import SiteResult
 from .functions import Monomials
 from .row_kernels import all_rows
+from .tables import MINIMUM_DISTANCE
 
 if TYPE_CHECKING:
     from .basis import ACEBasis
@@ -102,13 +103,11 @@ def configuration_rows(
     """See :meth:`.basis.ACEBasis.rows`."""
     n = len(atoms)
     i, neighbours, distances, shifts = neighbour_pairs(atoms, basis.cutoff, "ijdS")
-    from .basis import MINIMUM_DISTANCE
-
     if len(distances) and distances.min() < MINIMUM_DISTANCE:
         k = int(np.argmin(distances))
         raise StructureError(
-            f"atoms: atoms {i[k]} and {neighbours[k]} are {distances[k]:.3g} Å apart, ACEBasis needs at least "
-            f"{MINIMUM_DISTANCE:g} Å; remove one of them or separate them"
+            f"atoms: atoms {i[k]} and {neighbours[k]} are {distances[k]:.3g} Å apart, ACEBasis needs at "
+            f"least {MINIMUM_DISTANCE:g} Å; remove one of them or separate them"
         )
     starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=n))])
     channels = basis._channels
@@ -116,7 +115,7 @@ def configuration_rows(
         np.ascontiguousarray(atoms.positions, dtype=float),
         species,
         starts,
-        neighbours,
+        neighbours.astype(np.int64),
         np.ascontiguousarray(shifts @ atoms.cell.array),
         basis.cutoff,
         forces,

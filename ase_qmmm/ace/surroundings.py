@@ -1,5 +1,8 @@
 """What a site sees: its neighbours by element, radial functions, harmonics, density projections."""
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,17 +11,33 @@ from numba import njit
 from .harmonics import real_harmonics
 from .tables import radial_values
 
-__all__ = ["gather", "project", "see"]
+__all__ = ["LANES", "gather", "places", "project", "see"]
+
+# Neighbours that a vectorised loop takes at once: four registers of four.
+LANES = 16
 
 _FAST = {"contract", "reassoc", "nsz"}
 
 
+@njit(cache=True)
+def places(starts, n_elements):
+    """Room for the neighbours of any atom, with their filling."""
+    most = 0
+    for l in range(len(starts) - 1):
+        most = max(most, starts[l + 1] - starts[l])
+    return most + LANES * n_elements
+
+
 @njit(cache=True, fastmath=_FAST)
-def gather(l, positions, starts, neighbours, offsets, species, segments, cutoff, who, r, u):
+def gather(l, positions, starts, neighbours, offsets, species, segments, cutoff, beyond, who, r, u):
     """Neighbours of atom l inside the cutoff, sorted by element.
 
-    Out: atoms `who`, distances `r`, unit vectors `u` (3, size), and where each element begins, `segments`.
-    Returns their number and the place of the closest.
+    Those of each element are filled up to a multiple of `LANES` with places at the distance `beyond`, where
+    all radial functions are zero: loops over neighbours have no remainder then.
+
+    Out: atoms `who` (-1: filling), distances `r`, unit vectors `u` (3, size), and where each element begins,
+    `segments`. Returns the number of places and that of the closest neighbour. Segments and number are
+    unsigned: indices that might be negative keep loops from being vectorised.
     """
     n = 0
     closest = 0
@@ -42,6 +61,13 @@ def gather(l, positions, starts, neighbours, offsets, species, segments, cutoff,
                 if r[n] < r[closest]:
                     closest = n
                 n += 1
+        while n % LANES != 0:
+            who[n] = -1
+            r[n] = beyond
+            u[0, n] = 0.0
+            u[1, n] = 0.0
+            u[2, n] = beyond
+            n += 1
     segments[len(segments) - 1] = n
     for k in range(n):
         # A distance of zero is reported by the caller; until then it must not divide.
@@ -49,7 +75,7 @@ def gather(l, positions, starts, neighbours, offsets, species, segments, cutoff,
         u[0, k] *= inverse
         u[1, k] *= inverse
         u[2, k] *= inverse
-    return n, closest
+    return np.uint64(n), closest
 
 
 @njit(cache=True, fastmath=_FAST)

@@ -1,5 +1,8 @@
 """Radial functions on a uniform grid, interpolated with continuous second derivatives."""
 
+# numba infers the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -7,10 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-__all__ = ["RadialTable", "make_table", "radial_values"]
+__all__ = ["MINIMUM_DISTANCE", "RadialTable", "grid", "make_table", "radial_values"]
 
 # Å. Quintic interpolation of polynomials of degree 16 is right to about 1e-9 of their size.
 SPACING = 0.01
+
+# Å. Closer pairs are refused: tables end here, and so does any sense of a potential without electrons.
+MINIMUM_DISTANCE = 0.1
 
 
 class RadialTable(NamedTuple):
@@ -41,7 +47,8 @@ def make_table(stacks: list[np.ndarray], pair: np.ndarray) -> RadialTable:
 def grid(cutoff: float, minimum: float) -> np.ndarray:
     """Nodes (Å) from zero past the cutoff; those below `minimum`, never used, are moved there."""
     r = SPACING * np.arange(int(np.ceil(cutoff / SPACING)) + 2)
-    return np.maximum(r, minimum)
+    nodes: np.ndarray = np.maximum(r, minimum)
+    return nodes
 
 
 @njit(cache=True, fastmath={"contract", "reassoc", "nsz"})

@@ -34,7 +34,8 @@ class VerletList:
         """
         cell = np.array(atoms.cell.array)
         if not self._holds(atoms, cell):
-            i, self._neighbours, self._shifts = neighbour_pairs(atoms, self.cutoff + self.skin, "ijS")
+            i, j, self._shifts = neighbour_pairs(atoms, self.cutoff + self.skin, "ijS")
+            self._neighbours = j.astype(np.int64)
             self._starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=len(atoms)))])
             self._made_for = (np.array(atoms.positions, dtype=float), cell, atoms.pbc.copy())
             self._cell = None

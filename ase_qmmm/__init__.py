@@ -3,6 +3,7 @@
 from .ace import ACEBasis, ACEPotential
 from .contract import check_calculator
 from .crystal import Crystal
+from .eam import EAM
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
 from .mixing import ForceMixingCalculator, Regions
 from .norms import displacement_gradient, energy_norm
@@ -23,6 +24,7 @@ from .tightbinding import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "EAM",
     "ACEBasis",
     "ACEPotential",
     "BandGap",

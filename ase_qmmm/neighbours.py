@@ -9,11 +9,12 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import minkowski_reduce
 from matscipy.neighbours import neighbour_list as _matscipy_list
+from numba import njit
 from scipy.spatial import KDTree
 
 from .errors import StructureError, check_structure
 
-__all__ = ["check_separations", "distances_to", "half_pairs", "neighbour_pairs", "unwrap"]
+__all__ = ["SkinList", "check_separations", "distances_to", "half_pairs", "neighbour_pairs", "unwrap"]
 
 
 def _padded_cell(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
@@ -153,3 +154,128 @@ def distances_to(atoms: Atoms, points: np.ndarray, limit: float = np.inf) -> np.
     wrapped = atoms.positions - np.floor(atoms.positions @ inverse) @ cell
     found: np.ndarray = KDTree(images).query(wrapped, distance_upper_bound=limit)[0]
     return found
+
+
+class SkinList:
+    """Half neighbour list that is kept from call to call, for compiled loops over pairs.
+
+    Pairs closer than ``cutoff + skin`` are listed once. The list is made anew when an atom has moved by more
+    than half the skin since, or when cell, pbc or the number of atoms changed. Loops must skip pairs beyond
+    the cutoff; the order of the others does not depend on when the list was made, so that sums come out the
+    same to the last bit.
+
+    Parameters
+    ----------
+    cutoff, skin : float
+        Å.
+
+    Attributes
+    ----------
+    start : ndarray, shape (n + 1,)
+        Row i of `neighbours` is ``start[i]:start[i + 1]``.
+    neighbours : ndarray of int32, shape (p,)
+        Numbers in `positions`, rising within each row.
+    owners : ndarray of int32, shape (e,)
+        The atom of which each of `positions` is an image; the first n are the atoms.
+    positions : ndarray, shape (e, 3)
+        The atoms and those periodic images that occur in pairs (Å), as of the last :meth:`update`.
+    builds : int
+        How often the list has been made.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        self.cutoff = float(cutoff)
+        self.skin = float(skin)
+        self.builds = 0
+        self._reference: np.ndarray | None = None
+
+    def update(self, atoms: Atoms) -> bool:
+        """Take over the positions of `atoms`, checked already; returns whether the list was made anew."""
+        current = np.ascontiguousarray(atoms.positions, dtype=float)
+        stale = not self._fits(atoms, current)
+        if stale:
+            self._build(atoms, current)
+        _place(self.positions, current, self.owners, self._translations)
+        return stale
+
+    def _fits(self, atoms: Atoms, current: np.ndarray) -> bool:
+        if self._reference is None or self._reference.shape != current.shape:
+            return False
+        if not np.array_equal(self._pbc, atoms.pbc) or not np.array_equal(self._cell, atoms.cell.array):
+            return False
+        return bool(_largest_move(current, self._reference) <= (self.skin / 2) ** 2)
+
+    def _build(self, atoms: Atoms, current: np.ndarray) -> None:
+        n = len(atoms)
+        i, j, S = neighbour_pairs(atoms, self.cutoff + self.skin, "ijS")
+        start, neighbours, rows = _half_rows(i, j, S, n)
+        # Images in the order of their cells, then of their atoms, each once.
+        outer = np.flatnonzero(rows >= 0)
+        shifts, atoms_of = S[rows[outer]], neighbours[outer]
+        order = np.lexsort((atoms_of, *shifts.T[::-1]))
+        keys = np.column_stack([shifts, atoms_of])[order]
+        new = np.ones(len(keys), dtype=bool)
+        new[1:] = (keys[1:] != keys[:-1]).any(axis=1)
+        neighbours[outer[order]] = n - 1 + np.cumsum(new)
+        _sort_rows(start, neighbours)
+        images = keys[new]
+        self.start, self.neighbours = start, neighbours
+        self.owners = np.concatenate([np.arange(n), images[:, 3]]).astype(np.int32)
+        self.positions = np.empty((n + len(images), 3))
+        self._translations = images[:, :3].astype(float) @ atoms.cell.array
+        self._reference = current.copy()
+        self._cell, self._pbc = atoms.cell.array.copy(), atoms.pbc.copy()
+        self.builds += 1
+
+
+@njit(cache=True)
+def _half_rows(i, j, S, n):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Rows of a half list; for pairs that need an image the number of the pair, else -1."""
+    start = np.zeros(n + 1, np.int64)
+    keep = np.zeros(len(i), np.bool_)
+    for p in range(len(i)):
+        lead = 4 * np.sign(S[p, 0]) + 2 * np.sign(S[p, 1]) + np.sign(S[p, 2])
+        keep[p] = i[p] < j[p] or (i[p] == j[p] and lead > 0)
+        if keep[p]:
+            start[i[p] + 1] += 1
+    for k in range(n):
+        start[k + 1] += start[k]
+    neighbours = np.empty(start[n], np.int32)
+    rows = np.full(start[n], -1, np.int64)
+    filled = start[:-1].copy()
+    for p in range(len(i)):
+        if keep[p]:
+            q = filled[i[p]]
+            filled[i[p]] += 1
+            neighbours[q] = j[p]
+            if S[p, 0] != 0 or S[p, 1] != 0 or S[p, 2] != 0:
+                rows[q] = p
+    return start, neighbours, rows
+
+
+@njit(cache=True)
+def _sort_rows(start, neighbours):  # type: ignore[no-untyped-def]
+    for i in range(len(start) - 1):
+        neighbours[start[i] : start[i + 1]].sort()
+
+
+@njit(cache=True)
+def _largest_move(current, reference):  # type: ignore[no-untyped-def]
+    largest = 0.0
+    for i in range(len(current)):
+        square = 0.0
+        for c in range(3):
+            square += (current[i, c] - reference[i, c]) ** 2
+        largest = max(largest, square)
+    return largest
+
+
+@njit(cache=True)
+def _place(positions, current, owners, translations):  # type: ignore[no-untyped-def]
+    n = len(current)
+    for i in range(n):
+        for c in range(3):
+            positions[i, c] = current[i, c]
+    for k in range(n, len(owners)):
+        for c in range(3):
+            positions[k, c] = current[owners[k], c] + translations[k - n, c]

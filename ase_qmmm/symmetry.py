@@ -12,11 +12,17 @@ from ase.geometry import minkowski_reduce
 from .crystal import Crystal
 
 __all__ = [
+    "Cluster",
     "Operation",
+    "Site",
+    "canonical_cluster",
+    "cluster_order",
     "count_force_constants",
     "count_site_coefficients",
+    "invariant_tensors",
     "space_group",
     "stencil_permutation",
+    "translation_rules",
 ]
 
 Site = tuple[int, tuple[int, ...]]
@@ -148,7 +154,30 @@ def count_force_constants(crystal: Crystal, cutoff: float, order: int) -> int:
     for each class of clusters the tensors that the operations mapping it onto itself leave alone, less the
     rank of the sum rules ``sum_k Phi(l, .., m, k) = 0``.
     """
-    tensors, size = _invariant_tensors(crystal, cutoff, order)
+    tensors, size = invariant_tensors(crystal, cutoff, order)
+    return size - int(
+        np.linalg.matrix_rank(translation_rules(crystal, cutoff, order, tensors, size), tol=1e-8)
+    )
+
+
+def translation_rules(
+    crystal: Crystal,
+    cutoff: float,
+    order: int,
+    tensors: dict[Cluster, tuple[int, np.ndarray]],
+    size: int,
+) -> np.ndarray:
+    """Rows (m, size) that give zero times the parameters: the sum over the last site, for all the others.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    cutoff : float
+        Å.
+    order : int
+    tensors, size
+        From :func:`invariant_tensors`.
+    """
     rules = []
     for sites in _clusters(crystal, cutoff, order - 1):
         rule = np.zeros((3**order, size))
@@ -159,18 +188,18 @@ def count_force_constants(crystal: Crystal, cutoff: float, order: int) -> int:
         ]
         for site in [sites[0], *near]:
             full = [*sites, site]
-            canonical = _canonical(full)
+            canonical = canonical_cluster(full)
             if canonical not in tensors:
                 continue  # farther than the cutoff from one of the sites
             start, matrix = tensors[canonical]
-            back = np.argsort(_order(full))
+            back = np.argsort(cluster_order(full))
             shaped = matrix.reshape((3,) * order + (-1,)).transpose(*back, order)
             rule[:, start : start + matrix.shape[1]] += shaped.reshape(3**order, -1)
         rules.append(rule)
-    return size - int(np.linalg.matrix_rank(np.concatenate(rules), tol=1e-8))
+    return np.concatenate(rules)
 
 
-def _invariant_tensors(
+def invariant_tensors(
     crystal: Crystal, cutoff: float, order: int
 ) -> tuple[dict[Cluster, tuple[int, np.ndarray]], int]:
     """Tensors of every cluster as linear functions of the parameters of its class.
@@ -194,8 +223,8 @@ def _invariant_tensors(
             turn = np.ones((1, 1))
             for _ in range(order):
                 turn = np.kron(turn, op.rotation)
-            turned = turn.reshape((3,) * order + (-1,)).transpose(*_order(image), order)
-            images.append((_canonical(image), turned.reshape(turn.shape)))
+            turned = turn.reshape((3,) * order + (-1,)).transpose(*cluster_order(image), order)
+            images.append((canonical_cluster(image), turned.reshape(turn.shape)))
         own = np.mean([turn for canonical, turn in images if canonical == cluster], axis=0)
         # Sites that occur twice may be exchanged.
         same = [
@@ -234,12 +263,12 @@ def _key(site: Site) -> tuple[int, ...]:
     return (*site[1], site[0])
 
 
-def _order(sites: list[Site]) -> list[int]:
+def cluster_order(sites: list[Site]) -> list[int]:
     """Which site comes first, second ... in the canonical order."""
     return sorted(range(len(sites)), key=lambda k: _key(sites[k]))
 
 
-def _canonical(sites: list[Site]) -> Cluster:
+def canonical_cluster(sites: list[Site]) -> Cluster:
     """Sorted, the first site in the cell at the origin: the same for all translations."""
     ordered = sorted(sites, key=_key)
     origin = np.array(ordered[0][1])
@@ -257,7 +286,7 @@ def _clusters(crystal: Crystal, cutoff: float, order: int) -> list[Cluster]:
 
     def grow(sites: list[Site], candidates: list[Site]) -> None:
         if len(sites) == order:
-            found.add(_canonical(sites))
+            found.add(canonical_cluster(sites))
             return
         for k, site in enumerate(candidates):
             near = [s for s in candidates[k:] if np.linalg.norm(place(s) - place(site)) <= cutoff + 1e-6]

@@ -1,7 +1,7 @@
 """Errors, block sizes and times of divide and conquer: python benchmarks/divide_and_conquer.py [PART ...].
 
-Parts: small, medium, decay, blocks, times, large. Silicon (nrl-Si-sp, kT = 0.1 eV), mu of the crystal, atoms
-rattled by 0.03 Å in each direction. Set OPENBLAS_NUM_THREADS=1 for the times of the documentation.
+Parts: small, medium, wide, decay, blocks, times, large. Silicon (nrl-Si-sp, kT = 0.1 eV), mu of the crystal,
+atoms rattled by 0.03 Å in each direction. Set OPENBLAS_NUM_THREADS=1 for the times of the documentation.
 """
 
 import sys
@@ -136,6 +136,11 @@ def blocks():
             row(edge, cluster_size(calc), 1e3 * seconds / weights.sum())
 
 
+def wide():
+    """1000 atoms in boxes of 512."""
+    errors("1000 atoms", silicon(5), [("periodic, Gamma", 8.1)])
+
+
 def times(sizes=(4, 5)):
     """Seconds per call at the same settings; the second call, with blocks known."""
     header(
@@ -162,7 +167,7 @@ def large():
     times((8,))
 
 
-PARTS = {part.__name__: part for part in (small, medium, decay, blocks, times, large)}
+PARTS = {part.__name__: part for part in (small, medium, wide, decay, blocks, times, large)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

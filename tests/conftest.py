@@ -13,7 +13,7 @@ from ase.calculators.emt import EMT
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from ase_qmmm import ACEBasis, ACEPotential, Crystal, TaylorForces, TightBinding
+from ase_qmmm import EAM, ACEBasis, ACEPotential, Crystal, TaylorForces, TightBinding
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -69,7 +69,15 @@ def copper_mm(copper_crystal):
 
 
 @pytest.fixture(
-    params=["TightBinding", "TightBinding-mu", "TightBinding-Kwon", "TightBinding-toy", "TaylorForces", "ACE"]
+    params=[
+        "TightBinding",
+        "TightBinding-mu",
+        "TightBinding-Kwon",
+        "TightBinding-toy",
+        "TaylorForces",
+        "EAM",
+        "ACE",
+    ]
 )
 def model(request, silicon_mm, silicon_ace):
     """A model, and a structure that it treats."""
@@ -77,6 +85,8 @@ def model(request, silicon_mm, silicon_ace):
         return silicon_ace, bulk("Si", cubic=True)
     if request.param == "TaylorForces":
         return silicon_mm, silicon_mm.crystal.supercell(2)
+    if request.param == "EAM":
+        return EAM("W-zhou04"), bulk("W", a=3.165, cubic=True).repeat((1, 1, 2))
     if request.param == "TightBinding-Kwon":
         return TightBinding("kwon-Si"), bulk("Si", cubic=True)
     if request.param == "TightBinding-toy":

@@ -100,6 +100,31 @@ def test_own_hamiltonian_responds_to_displacements(monkeypatch):
     assert_derivative(lambda h: calc.evaluate(moved(atoms, u[0], h)).forces, change)
 
 
+def test_emt_copper_script(tmp_path, capsys):
+    script = runpy.run_path(str(EXAMPLES / "emt_copper.py"))
+    cache = tmp_path / "forces"
+    script["main"](
+        ["--cells", "3", "--r-qm", "4.0", "--cutoff", "5", "--fmax", "0.01", "--cache", str(cache)]
+    )
+    printed = capsys.readouterr().out
+    assert "phonons up to 8." in printed
+    assert float(printed.split("position: ")[1].split()[0]) < 3e-3
+    assert len(list(cache.glob("*.npz"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
+def test_si_phonons_script(tmp_path, capsys):
+    pytest.importorskip("phonopy")
+    script = runpy.run_path(str(EXAMPLES / "si_phonons.py"))
+    picture = tmp_path / "phonons.png"
+    script["main"](["--repeats", "2", "--cutoffs", "5", "--npoints", "40", "--output", str(picture)])
+    printed = capsys.readouterr().out
+    assert "phonopy: 2 supercells of 64 atoms" in printed
+    assert float(printed.split("square error ")[1].split()[0]) < 0.5
+    assert picture.stat().st_size > 10_000
+
+
 @pytest.mark.slow
 def test_locality_script(tmp_path, capsys):
     script = runpy.run_path(str(EXAMPLES / "locality.py"))

@@ -72,8 +72,8 @@ STRUCTURES = [
     (on_one_site, "atoms 0 and 1 are|sit on no site|moved|lack|no neighbours"),
     (nearly_on_one_site, "atoms 0 and 1 are|sit on no site|moved|lack|no neighbours"),
     (on_an_image, "atoms 0 and 1 are|sit on no site|moved|lack|no neighbours"),
-    (uranium, "no parameters for U .*it knows (Si|Ni)|sit on no site|lack"),
-    (ghost, "no parameters for X .*it knows (Si|Ni)|sit on no site|lack"),
+    (uranium, "no parameters for U .*it knows (Si|Ni|W)|sit on no site|lack"),
+    (ghost, "no parameters for X .*it knows (Si|Ni|W)|sit on no site|lack"),
 ]
 
 

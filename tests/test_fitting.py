@@ -12,8 +12,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_qmmm import StructureError
-from ase_qmmm.ace import ACEBasis, ACEPotential
+from ase_qmmm import ACEBasis, ACEPotential, StructureError
 from ase_qmmm.fitting import Observations, fit_ace, smoothness_prior
 
 

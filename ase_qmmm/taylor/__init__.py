@@ -2,13 +2,22 @@
 
 from .cauchy_born import CauchyBornDerivatives, cauchy_born_of_sites
 from .crystal_derivatives import CrystalDerivatives
+from .finite_differences import displacement_derivatives
+from .fitted import fitted_derivatives
 from .force_constants import ForceConstants
+from .force_jobs import ForceJobs
 from .forces import TaylorForces
+from .phonons import phonon_band_structure, phonon_energies
 
 __all__ = [
     "CauchyBornDerivatives",
     "CrystalDerivatives",
     "ForceConstants",
+    "ForceJobs",
     "TaylorForces",
     "cauchy_born_of_sites",
+    "displacement_derivatives",
+    "fitted_derivatives",
+    "phonon_band_structure",
+    "phonon_energies",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..crystal import Crystal
 
-__all__ = ["CrystalDerivatives"]
+__all__ = ["CrystalDerivatives", "check_memory"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,18 @@ class CrystalDerivatives:
     def stencil(self, order: int, basis: int) -> np.ndarray:
         """Stencil vectors (s, 3) in Å of the tensors of one order."""
         return self.crystal.stencil(basis, self.cutoffs[order])
+
+
+def check_memory(kind: str, crystal: Crystal, cutoffs: dict[int, float], limit: float) -> None:
+    """Refuse tensors that do not fit before anything is computed."""
+    sizes = []
+    for j, radius in cutoffs.items():
+        neighbours = [len(crystal.stencil(b, radius)) for b in range(crystal.n_basis)]
+        sizes.append([8e-9 * (3.0 * s) ** j * (3 if kind == "force" else 1) for s in neighbours])
+    # Symmetrising and turning a tensor take up to three copies of it.
+    needed = sum(map(sum, sizes)) + 3 * max(map(max, sizes))
+    if needed > limit:
+        raise ValueError(
+            f"cutoff: the tensors for {cutoffs[len(cutoffs)]:g} Å at order {len(cutoffs)} need "
+            f"{needed:.3g} GB, more than max_memory = {limit:g} GB"
+        )

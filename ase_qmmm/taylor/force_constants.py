@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ase.calculators.calculator import Calculator
 
 from ..crystal import Crystal
 from ..errors import check_positive
+from .crystal_derivatives import CrystalDerivatives
 
-__all__ = ["ForceConstants", "difference_force_constants", "stencil_hessian"]
+__all__ = ["ForceConstants", "stencil_hessian"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,22 @@ class ForceConstants:
 
     def __post_init__(self) -> None:
         self.matrices = _reciprocal(self.crystal, self.cutoff, self.matrices)
+
+    @classmethod
+    def from_derivatives(cls, derivatives: CrystalDerivatives) -> ForceConstants:
+        """The first derivatives of forces, with the opposite sign.
+
+        Raises
+        ------
+        ValueError
+            `derivatives` are those of energies.
+        """
+        if derivatives.kind != "force":
+            raise ValueError(f"derivatives: got kind {derivatives.kind!r}, expected 'force'")
+        matrices = [-np.moveaxis(tensor, 0, 1) for tensor in derivatives.tensors[1]]
+        return cls(
+            derivatives.crystal, derivatives.cutoffs[1], matrices, derivatives.energies, derivatives.label
+        )
 
     def onsite(self, basis_index: int) -> np.ndarray:
         """``Phi_alpha(0) = -sum_rho Phi_alpha(rho)`` (3, 3): the acoustic sum rule."""
@@ -111,38 +127,3 @@ def stencil_hessian(crystal: Crystal, cutoff: float, force_changes: Any) -> list
         neighbours = match.neighbours[atom, :size]
         matrices.append(-np.moveaxis(change[:, neighbours], 0, 1))
     return matrices
-
-
-def difference_force_constants(
-    calc: Calculator, crystal: Crystal, cutoff: float, step: float = 0.01
-) -> ForceConstants:
-    """Force constants of any ASE calculator, from central differences of its forces.
-
-    Parameters
-    ----------
-    calc : ase.calculators.calculator.Calculator
-    crystal : Crystal
-    cutoff : float
-        Å.
-    step : float
-        Displacement (Å); the error is of second order in it.
-    """
-    check_positive("step", step, "Å")
-
-    def force_changes(supercell: Any, atoms: list[int]) -> np.ndarray:
-        supercell.calc = calc
-        changes = np.zeros((len(atoms), 3, len(supercell), 3))
-        for a, atom in enumerate(atoms):
-            for axis in range(3):
-                for sign in (1.0, -1.0):
-                    displaced = supercell.copy()
-                    displaced.calc = calc
-                    displaced.positions[atom, axis] += sign * step
-                    changes[a, axis] += sign * displaced.get_forces() / (2 * step)
-        return changes
-
-    cell = crystal.unit_cell
-    cell.calc = calc
-    energies = np.full(crystal.n_basis, cell.get_potential_energy() / crystal.n_basis)
-    matrices = stencil_hessian(crystal, cutoff, force_changes)
-    return ForceConstants(crystal, cutoff, matrices, energies, repr(calc))

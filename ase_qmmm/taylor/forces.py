@@ -13,7 +13,8 @@ from ..errors import MatchError, check_positive, check_structure, checked_keywor
 from ..neighbours import unwrap
 from ..sites import SiteCalculator, SiteResult, check_weights
 from ..stencils import StencilMatch, cell_deformation
-from .force_constants import ForceConstants, difference_force_constants
+from .finite_differences import displacement_derivatives
+from .force_constants import ForceConstants
 from .kernels import site_forces, weighted_gradient
 from .triangles import triangle_decomposition
 
@@ -104,7 +105,7 @@ class TaylorForces(SiteCalculator):
         ----------
         qm : ase.calculators.calculator.Calculator
             A model with exact second derivatives (``TightBinding``), or any ASE calculator, whose forces are
-            differenced then (central, 0.01 Å).
+            differenced then (:func:`~ase_qmmm.taylor.displacement_derivatives`).
         crystal : Crystal
             At the lattice constant of `qm` (``Crystal.relaxed``).
         order : int
@@ -137,7 +138,8 @@ class TaylorForces(SiteCalculator):
         if callable(exact):
             constants = exact(crystal, cutoff, progress=progress)
         else:
-            constants = difference_force_constants(qm, crystal, cutoff)
+            derivatives = displacement_derivatives(qm, crystal, 1, cutoff, progress=progress)
+            constants = ForceConstants.from_derivatives(derivatives)
         return cls(constants, missing_tolerance=missing_tolerance)
 
     @property

@@ -16,6 +16,7 @@ def spread(
 ) -> np.ndarray:
     """A tensor known for some atoms as the first index, for all atoms by the operations of the site."""
     axis = 1 if kind == "force" else 0
+    order = part.ndim // 2
     size = len(permutations[0])
     shape = list(part.shape)
     shape[axis] = size
@@ -27,10 +28,11 @@ def spread(
             if done[image]:
                 continue
             done[image] = True
-            rotated = turned(np.take(part, [k], axis=axis), op.rotation, kind, 3)
+            rotated = turned(np.take(part, [k], axis=axis), op.rotation, kind, order)
             # Atom n of the tensor here is atom permutation[n] of its image.
             inverse = np.argsort(permutation)
-            rotated = np.take(np.take(rotated, inverse, axis=axis + 2), inverse, axis=axis + 4)
+            for later in range(axis + 2, axis + 2 * order, 2):
+                rotated = np.take(rotated, inverse, axis=later)
             out[(slice(None),) * axis + (image,)] = rotated[(slice(None),) * axis + (0,)]
     return out
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.dft.kpoints import BandPath, parse_path_string
+from ase.dft.kpoints import BandPath
 from ase.spectrum.band_structure import BandStructure
 
+from ..bandpaths import checked_bandpath
 from ..crystal import Crystal
 from ..errors import NumericsError, StructureError, check_structure, checked_keywords
 from .calculator import TightBinding, fermi_level
@@ -77,7 +78,7 @@ def band_structure(
             "atoms: no direction is periodic, so that there is no Brillouin zone; set pbc and cell, or use "
             "calc.eigenvalues for the levels of a molecule"
         )
-    bandpath = _bandpath(cell, path, npoints)
+    bandpath = checked_bandpath(cell, path, npoints)
     kpoints, levels = _levels(calc._states(cell, bandpath.kpts))
     # Only one of each set of equivalent k, -k was solved: look each point of the path up.
     place = [int(np.argmin(np.minimum(_apart(k, kpoints), _apart(-k, kpoints)))) for k in bandpath.kpts]
@@ -215,35 +216,6 @@ def checked_inputs(calc: Any, atoms: Any) -> tuple[TightBinding, Atoms]:
 def bulk_kpoints(calc: TightBinding, cell: Atoms) -> Any:
     """k-points that converge the total energy of the bulk."""
     return calc.for_crystal(cell).kpts
-
-
-def _bandpath(cell: Atoms, path: Any, npoints: int) -> BandPath:
-    if isinstance(path, BandPath):
-        mine, theirs = (c[cell.pbc] @ c[cell.pbc].T for c in (cell.cell.array, path.cell.array))
-        if np.abs(mine - theirs).max() > 1e-4 * np.abs(mine).max():
-            raise ValueError(
-                f"path: its cell has lengths and angles {path.cell.cellpar().round(4).tolist()}, expected "
-                f"those of atoms, {cell.cell.cellpar().round(4).tolist()}; make it with atoms.cell.bandpath"
-            )
-        return path
-    if path is not None and not isinstance(path, str):
-        raise TypeError(f"path: got {type(path).__name__}, expected a string, an ase BandPath, or None")
-    if isinstance(npoints, bool) or not isinstance(npoints, int | np.integer) or npoints < 2:
-        raise ValueError(f"npoints: got {npoints!r}, expected an integer of 2 or more")
-    if path is not None:
-        known = cell.cell.bandpath(npoints=0, pbc=cell.pbc).special_points
-        try:
-            names = [name for piece in parse_path_string(path) for name in piece]
-        except ValueError as error:
-            raise ValueError(f"path: got {path!r}, expected names of special points: {error}") from error
-        unknown = sorted(set(names) - set(known))
-        if unknown or len(names) < 2:
-            what = f"this lattice has no {', '.join(unknown)}" if unknown else "a path needs two points"
-            raise ValueError(
-                f"path: got {path!r}, but {what}; its special points are {', '.join(sorted(known))}"
-            )
-    bandpath: BandPath = cell.cell.bandpath(path, npoints=int(npoints), pbc=cell.pbc)
-    return bandpath
 
 
 def _apart(k: np.ndarray, kpoints: np.ndarray) -> np.ndarray:

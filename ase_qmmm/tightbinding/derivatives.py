@@ -17,7 +17,7 @@ import numpy as np
 from ..crystal import Crystal
 from ..errors import check_positive
 from ..symmetry import Operation, space_group, stencil_permutation
-from ..taylor.crystal_derivatives import CrystalDerivatives
+from ..taylor.crystal_derivatives import CrystalDerivatives, check_memory
 from ..taylor.site_symmetry import inequivalent_pairs, spread, spread_pairs, symmetrised, taken, turned
 from .calculator import TightBinding, fermi_level, k_grid
 from .expansion import Expansion, repulsive_derivatives, repulsive_fourth
@@ -131,7 +131,7 @@ def _derivatives(
         raise ValueError(f"cutoff: got {len(radii)} radii for {order} orders; give one, or one per order")
     cutoffs = {j: check_positive("cutoff", r, "Å") for j, r in enumerate(radii, start=1)}
     check_positive("margin", margin, "Å", zero=True)
-    _check_memory(kind, crystal, cutoffs, check_positive("max_memory", max_memory, "GB"))
+    check_memory(kind, crystal, cutoffs, check_positive("max_memory", max_memory, "GB"))
     calc = at_fermi_level(calc, crystal)
     assert calc.mu is not None
     group = space_group(crystal)
@@ -140,21 +140,6 @@ def _derivatives(
         tensors[j] = _all_sites(kind, calc, crystal, j, radius, group, error, margin, progress)
     energies = calc.for_crystal(crystal.unit_cell).evaluate(crystal.unit_cell).energies
     return CrystalDerivatives(crystal, kind, cutoffs, tensors, energies, repr(calc))
-
-
-def _check_memory(kind: str, crystal: Crystal, cutoffs: dict[int, float], limit: float) -> None:
-    """Refuse tensors that do not fit before anything is computed."""
-    sizes = []
-    for j, radius in cutoffs.items():
-        neighbours = [len(crystal.stencil(b, radius)) for b in range(crystal.n_basis)]
-        sizes.append([8e-9 * (3.0 * s) ** j * (3 if kind == "force" else 1) for s in neighbours])
-    # Symmetrising and turning a tensor take up to three copies of it.
-    needed = sum(map(sum, sizes)) + 3 * max(map(max, sizes))
-    if needed > limit:
-        raise ValueError(
-            f"cutoff: the tensors for {cutoffs[len(cutoffs)]:g} Å at order {len(cutoffs)} need "
-            f"{needed:.3g} GB, more than max_memory = {limit:g} GB"
-        )
 
 
 def at_fermi_level(calc: TightBinding, crystal: Crystal) -> TightBinding:

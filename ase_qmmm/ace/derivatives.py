@@ -16,8 +16,8 @@ from scipy.spatial import cKDTree
 
 from ..crystal import Crystal
 from ..errors import check_positive
+from ..taylor.cauchy_born import CauchyBornDerivatives, eliminated
 from ..taylor.crystal_derivatives import CrystalDerivatives
-from ..tightbinding.cauchy_born import CauchyBornDerivatives, _eliminated
 from .expansion import Function, SiteJets, basis_functions, combined, site_jets
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def cauchy_born(calc: ACEPotential, crystal: Crystal, order: int, relaxed: bool)
         total = [x + y for x, y in zip(total, parts, strict=True)] if total else parts
     symbols = crystal.unit_cell.get_chemical_symbols()
     energy = float(total[0]) + sum(calc.reference_energies[e] for e in symbols)
-    shaped = _shaped(_eliminated(total[1:], 9))
+    shaped = _shaped(eliminated(total[1:], 9))
     return CauchyBornDerivatives(crystal, energy, shaped, relaxed, False, repr(calc))
 
 

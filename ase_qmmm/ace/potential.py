@@ -12,8 +12,8 @@ from ase import Atoms
 from ..crystal import Crystal
 from ..errors import StructureError, check_positive, check_structure, checked_keywords
 from ..sites import SiteCalculator, SiteResult, check_weights
+from ..taylor.cauchy_born import CauchyBornDerivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives
-from ..tightbinding.cauchy_born import CauchyBornDerivatives
 from .basis import ACEBasis
 from .derivatives import MAX_MEMORY, cauchy_born, derivatives
 from .files import read_potential, write_potential

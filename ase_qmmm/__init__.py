@@ -9,7 +9,7 @@ from .mixing import ForceMixingCalculator, Regions
 from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
 from .stencils import StencilMatch
-from .taylor import TaylorForces
+from .taylor import TaylorForces, TaylorPotential
 from .tightbinding import (
     BandGap,
     DivideAndConquer,
@@ -42,6 +42,7 @@ __all__ = [
     "StencilMatch",
     "StructureError",
     "TaylorForces",
+    "TaylorPotential",
     "TightBinding",
     "band_gap",
     "band_structure",

@@ -8,6 +8,8 @@ import numpy as np
 from ase import Atoms
 from ase.dft.kpoints import BandPath, parse_path_string
 
+from .errors import check_integer
+
 __all__ = ["checked_bandpath"]
 
 
@@ -38,17 +40,18 @@ def checked_bandpath(cell: Atoms, path: Any, npoints: int) -> BandPath:
         return path
     if path is not None and not isinstance(path, str):
         raise TypeError(f"path: got {type(path).__name__}, expected a string, an ase BandPath, or None")
-    if isinstance(npoints, bool) or not isinstance(npoints, int | np.integer) or npoints < 2:
-        raise ValueError(f"npoints: got {npoints!r}, expected an integer of 2 or more")
+    check_integer("npoints", npoints, 2)
     if path is not None:
         known = cell.cell.bandpath(npoints=0, pbc=cell.pbc).special_points
         try:
-            names = [name for piece in parse_path_string(path) for name in piece]
+            pieces = parse_path_string(path)
         except ValueError as error:
             raise ValueError(f"path: got {path!r}, expected names of special points: {error}") from error
-        unknown = sorted(set(names) - set(known))
-        if unknown or len(names) < 2:
-            what = f"this lattice has no {', '.join(unknown)}" if unknown else "a path needs two points"
+        unknown = sorted({name for piece in pieces for name in piece} - set(known))
+        if unknown or not all(pieces) or sum(map(len, pieces)) < 2:
+            what = "each of its pieces needs points, and the path two"
+            if unknown:
+                what = f"this lattice has no {', '.join(unknown)}"
             raise ValueError(
                 f"path: got {path!r}, but {what}; its special points are {', '.join(sorted(known))}"
             )

@@ -36,7 +36,8 @@ def connected_sets(
     )
     i, j, d, S = neighbour_pairs(sub, max(2 * float(cutoffs.max()), reach), "ijdS")
     linked = d < np.maximum(cutoffs[i] + cutoffs[j], reach)
-    i, j, S = i[linked], j[linked], S[linked]
+    # 64 bits: a pair is numbered i * m + j below.
+    i, j, S = i[linked].astype(np.int64), j[linked], S[linked]
     m = len(members)
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(m, m)).tocsr()
     count, label = connected_components(graph, directed=False)

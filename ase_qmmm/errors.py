@@ -21,6 +21,7 @@ __all__ = [
     "NumericsError",
     "MatchError",
     "ChildCalculatorError",
+    "check_integer",
     "check_positive",
     "check_structure",
     "checked_keywords",
@@ -58,6 +59,13 @@ def check_positive(name: str, value: Any, unit: str = "", *, zero: bool = False)
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name}: got {value!r}, expected a finite number {bound}{unit}")
     return number
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """Return `value` as an int, or raise ``ValueError`` unless it is a whole number of `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: got {value!r}, expected an integer of {least} or more")
+    return int(value)
 
 
 def check_structure(atoms: Atoms) -> None:

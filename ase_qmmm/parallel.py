@@ -70,6 +70,25 @@ class _Failure:
     text: str
 
 
+@dataclass
+class _Job:
+    """One :meth:`TaskPool.map`: what is run, and what has come of it."""
+
+    function: Callable[[Any], Any]
+    todo: Sequence[Any]
+    results: dict[int, Any]
+    finish: Callable[[int, Any], None]
+
+    @property
+    def lost(self) -> list[int]:
+        """Numbers of the tasks without a result."""
+        return [index for index in range(len(self.todo)) if index not in self.results]
+
+    def error(self, index: int, error: BaseException) -> TaskError:
+        """The error of one task, with the results of the others."""
+        return _task_error(index, self.todo, error, self.results)
+
+
 class TaskPool:
     """Workers that serve any number of :meth:`map` calls.
 
@@ -208,44 +227,32 @@ class TaskPool:
             elif todo:
                 # Threads share the BLAS of this process: it is capped from here, and restored at the end.
                 with threadpool_limits(self.threads):
-                    self._run(function, todo, results, finish)
+                    self._run(_Job(function, todo, results, finish))
         return [results[index] for index in range(len(todo))]
 
-    def _run(
-        self,
-        function: Callable[[Any], Any],
-        todo: Sequence[Any],
-        results: dict[int, Any],
-        finish: Callable[[int, Any], None],
-    ) -> None:
+    def _run(self, job: _Job) -> None:
         for attempt in range(self.retries + 1):
-            lost = [index for index in range(len(todo)) if index not in results]
-            if not lost:
+            if not job.lost:
                 return
             if attempt:
-                log.warning("a worker died: %d tasks are run again (attempt %d)", len(lost), attempt + 1)
-            self._attempt(function, todo, lost, results, finish)
-        lost = [index for index in range(len(todo)) if index not in results]
-        if lost:
-            log.warning("workers died in %d attempts: %d tasks in quarantine", self.retries + 1, len(lost))
-            self._quarantine(function, todo, lost, results, finish)
+                count = len(job.lost)
+                log.warning("a worker died: %d tasks are run again (attempt %d)", count, attempt + 1)
+            self._attempt(job)
+        if job.lost:
+            count = len(job.lost)
+            log.warning("workers died in %d attempts: %d tasks in quarantine", self.retries + 1, count)
+            self._quarantine(job)
 
-    def _attempt(
-        self,
-        function: Callable[[Any], Any],
-        todo: Sequence[Any],
-        indices: list[int],
-        results: dict[int, Any],
-        finish: Callable[[int, Any], None],
-    ) -> None:
-        """Run tasks on the executor; those lost with a worker are missing from `results` afterwards."""
+    def _attempt(self, job: _Job) -> None:
+        """Run tasks on the executor; those lost with a worker have no result afterwards."""
         futures: dict[Future[Any], int] = {}
         broken = False
         try:
             submitter = self._submitter()
-            for index in indices:
+            for index in job.lost:
+                task = job.todo[index]
                 try:
-                    futures[submitter.submit(_call, self.threads, _here(), function, todo[index])] = index
+                    futures[submitter.submit(_call, self.threads, _here(), job.function, task)] = index
                 except BrokenExecutor:
                     broken = True
                     break
@@ -255,20 +262,20 @@ class TaskPool:
                     result = future.result()
                 except Exception as error:
                     if not _is_loss(error):
-                        raise _task_error(index, todo, error, results) from error
+                        raise job.error(index, error) from error
                     broken = True
                     continue
-                finish(index, result)
+                job.finish(index, result)
         except TaskError:
             _cancel(futures)
             # What was under way is kept.
             for future, index in futures.items():
-                if not isinstance(future, Future) or future.cancelled() or index in results:
+                if not isinstance(future, Future) or future.cancelled() or index in job.results:
                     continue
                 if future.exception() is None:
                     result = future.result()
                     if not isinstance(result, _Failure):
-                        finish(index, result)
+                        job.finish(index, result)
             raise
         except BaseException:
             _cancel(futures)
@@ -278,14 +285,7 @@ class TaskPool:
             if broken:
                 self.close()
 
-    def _quarantine(
-        self,
-        function: Callable[[Any], Any],
-        todo: Sequence[Any],
-        indices: list[int],
-        results: dict[int, Any],
-        finish: Callable[[int, Any], None],
-    ) -> None:
+    def _quarantine(self, job: _Job) -> None:
         """Run tasks one at a time in a process of their own, so that a death has one suspect."""
         with _processes(1, self.threads) as process:
             try:
@@ -294,23 +294,23 @@ class TaskPool:
                 raise TaskError(
                     "executor: worker processes die before they run anything; a script that uses them must "
                     "keep its top level under 'if __name__ == \"__main__\":'",
-                    results=results,
+                    results=job.results,
                 ) from error
-            for index in indices:
-                future = process.submit(_call, self.threads, _here(), function, todo[index])
+            for index in job.lost:
+                future = process.submit(_call, self.threads, _here(), job.function, job.todo[index])
                 try:
                     result = future.result()
                 except BrokenExecutor as error:
                     raise TaskError(
-                        f"task {index} of {len(todo)} kills its worker each time, alone too: "
-                        f"{_short(todo[index])}; it may need more memory than there is, or crash native "
+                        f"task {index} of {len(job.todo)} kills its worker each time, alone too: "
+                        f"{_short(job.todo[index])}; it may need more memory than there is, or crash native "
                         f"code (finished results are kept in this error's 'results')",
                         index,
-                        results,
+                        job.results,
                     ) from error
                 except Exception as error:
-                    raise _task_error(index, todo, error, results) from error
-                finish(index, result)
+                    raise job.error(index, error) from error
+                job.finish(index, result)
 
 
 def _processes(workers: int, threads: int | None) -> ProcessPoolExecutor:

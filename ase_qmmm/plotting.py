@@ -48,9 +48,6 @@ def plot_regions(
     -------
     matplotlib.figure.Figure
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     regions = Regions.from_atoms(atoms)
     numbers = regions.numbers
     if displacement is None and "displacement" in atoms.arrays:
@@ -60,8 +57,7 @@ def plot_regions(
     relative = _nearest_image(atoms, centre)
     distance = np.linalg.norm(relative, axis=1)
 
-    figure = Figure(figsize=(11.0, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(11.0, 5.2)
     left, right = figure.subplots(1, 2)
     inside = np.abs(relative[:, 2]) < 4.0
     x, y = relative[inside, 0], relative[inside, 1]
@@ -133,6 +129,16 @@ def plot_regions(
     return figure
 
 
+def _figure(width: float, height: float) -> Any:
+    """An empty figure (inches) that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def _add_legend(figure: Any, present: set[int]) -> None:
     """Names of the regions in a row below the axes, where they cover no atom."""
     from matplotlib.lines import Line2D
@@ -196,14 +202,10 @@ def plot_bands(
     -------
     matplotlib.figure.Figure
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shifted = bands.subtract_reference()
     low = float(shifted.energies.min()) - 0.5 if emin is None else emin
     high = float(shifted.energies.max()) + 0.5 if emax is None else emax
-    figure = Figure(figsize=(8.2, 4.8) if dos is not None else (6.0, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(8.2 if dos is not None else 6.0, 4.8)
     ratios = [2.2, 1.0] if dos is not None else [1.0]
     axes = figure.subplots(1, len(ratios), sharey=True, width_ratios=ratios, squeeze=False)[0]
     colours = ["#333333"] if len(shifted.energies) == 1 else [LINE_COLOURS[0], LINE_COLOURS[1]]

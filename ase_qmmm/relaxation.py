@@ -28,7 +28,7 @@ from ase.optimize.precon import PreconLBFGS
 from threadpoolctl import threadpool_limits
 
 from .crystal import Crystal
-from .errors import StructureError, check_positive, check_structure
+from .errors import StructureError, check_integer, check_positive, check_structure
 from .files import write_atomically
 from .lattice_sites import lattice_sites
 from .mixing import ForceMixingCalculator, Regions
@@ -95,10 +95,8 @@ class RelaxationSettings:
             raise ValueError(f"cluster: got {self.cluster!r}, expected one of {', '.join(CLUSTER_KINDS)}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer: got {self.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
-        if self.threads < 1:
-            raise ValueError(f"threads: got {self.threads}, expected 1 or more")
-        if self.steps < 0:
-            raise ValueError(f"steps: got {self.steps}, expected 0 or more")
+        check_integer("threads", self.threads, 1)
+        check_integer("steps", self.steps, 0)
 
 
 @dataclass
@@ -237,14 +235,23 @@ def _relax(
     report(f"  {crystal!r}")
     work = _bare_copy(atoms)
     stretch = _stretch(work, crystal)
-    report(f"  the cell of the structure is {100 * (stretch - 1):+.3f} % off the model's lattice constant")
-    if settings.rescale:
-        work.set_cell(work.cell.array / stretch, scale_atoms=True)
-        report("  rescaled to it")
-    elif abs(stretch - 1) > 0.005:
-        report(
-            "  WARNING: more than 0.5 %; the far field expands about the unstrained lattice, see --rescale"
-        )
+    if stretch is None:
+        if settings.rescale:
+            raise StructureError(
+                "rescale: needs a cell that is periodic in every direction of the crystal, around one "
+                "lattice; scale the structure by hand"
+            )
+        report("  the cell of the structure does not tell how far it is off the model's lattice constant")
+    else:
+        percent = 100 * (stretch - 1)
+        report(f"  the cell of the structure is {percent:+.3f} % off the model's lattice constant")
+        if settings.rescale:
+            work.set_cell(work.cell.array / stretch, scale_atoms=True)
+            report("  rescaled to it")
+        elif abs(percent) > 0.5:
+            report(
+                "  WARNING: more than 0.5 %; the far field expands about the unstrained lattice; --rescale?"
+            )
     start = work.positions.copy()
 
     with _timed(report, timings, "regions", "regions: looking for what differs from the crystal"):
@@ -257,6 +264,8 @@ def _relax(
         "matching",
         f"matching: force constants of {settings.qm} within {settings.mm_cutoff:g} Å",
     ):
+        far = ~Regions.from_distance(work, centres, settings.r_qm).qm
+        _check_near_field(work, far, qm, crystal, settings.mm_cutoff)
         mm = TaylorForces.from_calculator(qm, crystal, order=1, cutoff=settings.mm_cutoff, progress=progress)
     report(f"  {mm!r}")
 
@@ -368,13 +377,28 @@ def _bare_copy(atoms: Atoms) -> Atoms:
     return copy
 
 
-def _stretch(atoms: Atoms, crystal: Crystal) -> float:
-    """Linear size of the atoms' lattice relative to the crystal's, where the cell tells it (else 1)."""
+def _stretch(atoms: Atoms, crystal: Crystal) -> float | None:
+    """Linear size of the atoms' lattice relative to the crystal's, None where no periodic cell tells it."""
     match = crystal.match(atoms, 1.2 * crystal.nearest_neighbour_distance)
-    sites = lattice_sites(match, atoms)
-    if sites is None or not atoms.pbc.all():
-        return 1.0
-    return float(abs(np.linalg.det(sites.gradient)) ** (1 / 3))
+    sites, d = lattice_sites(match, atoms), len(crystal.lattice)
+    if sites is None or len(sites.periods) < d:
+        return None
+    return float(abs(np.linalg.det(sites.gradient)) ** (1 / d))
+
+
+def _check_near_field(
+    atoms: Atoms, far: np.ndarray, qm: TightBinding, crystal: Crystal, cutoff: float
+) -> None:
+    """Refuse atoms `far` from the defect that lack near neighbours that matter.
+
+    Before the dear force constants of the whole `cutoff` (Å): two thirds of it hold a third of the
+    neighbours.
+    """
+    match = crystal.match(atoms, 2 / 3 * cutoff)
+    lacking = match.missing & far[:, None]
+    if lacking.any():
+        nearest = float(np.linalg.norm(match.vectors[lacking], axis=1).min())
+        TaylorForces.from_calculator(qm, crystal, cutoff=nearest + 0.01).evaluate_sites(atoms, far)
 
 
 def _mixture(

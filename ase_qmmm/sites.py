@@ -28,8 +28,8 @@ class SiteResult:
         by the model; they hold zero then.
     forces : ndarray, shape (n, 3)
         ``-dE_w/dy`` (eV/Å).
-    virial : ndarray, shape (3, 3)
-        ``-dE_w/dstrain`` (eV), symmetric.
+    virial : ndarray, shape (3, 3), or None
+        ``-dE_w/dstrain`` (eV), symmetric; None from a model that does not know it.
     energies_zero_kT : ndarray, shape (n,), optional
         Site energies extrapolated to zero electronic temperature, for models that have one.
     """
@@ -37,7 +37,7 @@ class SiteResult:
     energy: float
     energies: np.ndarray
     forces: np.ndarray
-    virial: np.ndarray
+    virial: np.ndarray | None
     energies_zero_kT: np.ndarray | None = None
 
 
@@ -61,7 +61,7 @@ class SiteCalculator(Calculator):
     A subclass implements :meth:`evaluate`; the ASE properties follow from it: ``free_energy`` is the sum
     of the site energies whose gradient the forces are, ``energy`` the same (or its extrapolation to zero
     electronic temperature where the model gives one, as is usual in ASE), ``energies`` sums to
-    ``energy``, ``stress`` is ``-virial / volume`` for a cell with a volume.
+    ``energy``, ``stress`` is ``-virial / volume`` for a cell with a volume, where the model has a virial.
 
     Attributes
     ----------
@@ -132,6 +132,6 @@ class SiteCalculator(Calculator):
             "energies": energies,
             "forces": result.forces,
         }
-        if copy.cell.rank == 3:
+        if result.virial is not None and copy.cell.rank == 3:
             results["stress"] = full_3x3_to_voigt_6_stress(-result.virial / copy.get_volume())
         self.results = results

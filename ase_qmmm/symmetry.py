@@ -10,6 +10,7 @@ import numpy as np
 from ase.geometry import minkowski_reduce
 
 from .crystal import Crystal
+from .errors import check_integer
 
 __all__ = [
     "Cluster",
@@ -66,7 +67,8 @@ def space_group(crystal: Crystal, tolerance: float = 1e-5) -> list[Operation]:
     ----------
     crystal : Crystal
     tolerance : float
-        Largest distance (Å) between an atom and the place where an operation puts it.
+        Largest distance (Å) between an atom, or the end of a lattice vector, and the place where an operation
+        puts it.
     """
     lattice = crystal.lattice
     d = len(lattice)
@@ -75,15 +77,17 @@ def space_group(crystal: Crystal, tolerance: float = 1e-5) -> list[Operation]:
     reduced, change = minkowski_reduce(padded, pbc=np.arange(3) < d)
     reduced, change = reduced[:d], np.rint(change[:d, :d]).astype(int)
     metric = reduced @ reduced.T
+    # Of scalar products of vectors, Å^2.
+    slack = 2 * tolerance * np.sqrt(metric.diagonal().max())
     # Minkowski-reduced vectors are mapped to vectors as short, whose coefficients are at most 2.
     coefficients = np.array(list(product(range(-2, 3), repeat=d)))
     vectors = coefficients @ reduced
-    images = [np.flatnonzero(np.abs((vectors**2).sum(axis=1) - metric[i, i]) < tolerance) for i in range(d)]
+    images = [np.flatnonzero(np.abs((vectors**2).sum(axis=1) - metric[i, i]) < slack) for i in range(d)]
     normals = np.linalg.qr(reduced.T, mode="complete")[0][:, d:]
     operations = []
     for chosen in product(*images):
         new = vectors[list(chosen)]
-        if np.abs(new @ new.T - metric).max() > tolerance:
+        if np.abs(new @ new.T - metric).max() > slack:
             continue
         for sign in (1.0, -1.0) if d == 2 else (1.0,):
             rotation = new.T @ np.linalg.pinv(reduced.T) + sign * normals @ normals.T
@@ -128,7 +132,13 @@ def count_site_coefficients(crystal: Crystal, cutoff: float, order: int) -> int:
 
     The number of invariants of the site group and of permutations of the indices, from characters: per basis
     atom the mean over both groups of ``prod_cycles tr(P^n) tr(R^n)``.
+
+    Raises
+    ------
+    ValueError
+        `order` below 1.
     """
+    check_integer("order", order, 1)
     group = space_group(crystal)
     total = 0
     for basis in _inequivalent(group, crystal.n_basis):
@@ -153,7 +163,13 @@ def count_force_constants(crystal: Crystal, cutoff: float, order: int) -> int:
     The space group, permutations of the indices and the translation of the whole crystal are accounted for:
     for each class of clusters the tensors that the operations mapping it onto itself leave alone, less the
     rank of the sum rules ``sum_k Phi(l, .., m, k) = 0``.
+
+    Raises
+    ------
+    ValueError
+        `order` below 2.
     """
+    check_integer("order", order, 2)
     tensors, size = invariant_tensors(crystal, cutoff, order)
     return size - int(
         np.linalg.matrix_rank(translation_rules(crystal, cutoff, order, tensors, size), tol=1e-8)

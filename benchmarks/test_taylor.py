@@ -1,9 +1,14 @@
-"""TaylorForces of order one against a sparse product with the same force constants, and hiPhive."""
+"""Taylor models against a sparse product with the same force constants, and hiPhive."""
+
+import time
 
 import numpy as np
 import pytest
-from conftest import note
+from ase.build import bulk
+from conftest import memory, note, reset_peak_memory
 from scipy.sparse import coo_array
+
+from ase_qmmm import Crystal, TaylorForces, TaylorPotential, TightBinding
 
 SIZES = {512: 4, 17_576: 13}  # atoms: cubic cells per side
 ROUNDS = {512: 100, 17_576: 10}
@@ -87,3 +92,114 @@ def test_peer_hiphive(benchmark, case):
 
     forces = run(benchmark, call)
     assert np.abs(forces - model.evaluate(atoms).forces).max() < 1e-8
+
+
+# -- higher orders -------------------------------------------------------------------------------------------
+
+ORDERS = {"forces-1+2": (5.0, 4.0), "energy-2": (5.0, 5.0), "energy-3": (5.0, 5.0, 4.0)}
+
+
+@pytest.fixture(scope="session")
+def orders():
+    """Models of tight-binding silicon by name, each made once."""
+    qm = TightBinding("nrl-Si-sp", kT=0.1)
+    crystal, made = Crystal.relaxed(bulk("Si"), qm), {}
+
+    def of(name):
+        if name not in made:
+            cls = TaylorForces if name.startswith("forces") else TaylorPotential
+            cutoffs = ORDERS[name]
+            made[name] = cls.from_calculator(qm, crystal, order=len(cutoffs), cutoff=cutoffs)
+        return made[name]
+
+    return of
+
+
+@pytest.fixture(params=[(n, name) for name in ORDERS for n in SIZES], ids=lambda c: f"{c[1]}-{c[0]}")
+def order_case(request, benchmark, orders):
+    n, name = request.param
+    benchmark.group = f"{name}, {n} Si atoms"
+    model = orders(name)
+    atoms = model.crystal.supercell(SIZES[n], cubic=True)
+    atoms.rattle(0.03, seed=1)
+    return model, atoms
+
+
+def test_orders_evaluate(benchmark, order_case):
+    model, atoms = order_case
+    run(benchmark, model.evaluate, atoms)
+
+
+def test_orders_evaluate_sites(benchmark, order_case):
+    model, atoms = order_case
+    if isinstance(model, TaylorPotential):
+        pytest.skip("the same as evaluate")
+    run(benchmark, model.evaluate_sites, atoms, np.ones(len(atoms), dtype=bool))
+
+
+def third_order(model, perfect):
+    """Force constants of hiPhive, orders two and three, of a force expansion of order two."""
+    match = model.crystal.match(perfect, model.cutoff)
+    total = {}
+    for i, j, phi in zip(*blocks(model, perfect), strict=True):
+        if i <= j:
+            total[int(i), int(j)] = total.get((int(i), int(j)), 0.0) + phi
+    for l in range(len(perfect)):
+        terms = model._force_terms[match.basis[l]][1]
+        near = match.neighbours[l]
+        # -d2F_l / du_m du_n, all of whose orders are wanted once: those with l <= m <= n.
+        full = {}
+        for (p, q), vector in zip(terms.tuples, terms.coefficients, strict=True):
+            (j, c), (k, d) = divmod(int(p), 3), divmod(int(q), 3)
+            for (j1, c1), (k1, d1) in {((j, c), (k, d)), ((k, d), (j, c))}:
+                block = full.setdefault((int(near[j1]), int(near[k1])), np.zeros((3, 3, 3)))
+                block[:, c1, d1] -= vector * (1 + (p == q))
+        selves = {}
+        for (m, n), block in full.items():
+            if l <= m <= n:
+                total[l, m, n] = total.get((l, m, n), 0.0) + block
+            # By translation: minus the sum over one index is the self term.
+            selves.setdefault(m, np.zeros((3, 3, 3)))
+            selves[m] -= block
+        for m, block in selves.items():
+            if l <= m:
+                total[l, l, m] = block.transpose(0, 2, 1)
+        total[l, l, l] = -sum(block for block in selves.values())
+    return total
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_orders_peer_hiphive(benchmark, orders):
+    hiphive = pytest.importorskip("hiphive", reason="hiphive is not installed")
+    calculators = pytest.importorskip("hiphive.calculators")
+    benchmark.group = "forces-1+2, 512 Si atoms"
+    model = orders("forces-1+2")
+    perfect = model.crystal.supercell(SIZES[512], cubic=True)
+    atoms = perfect.copy()
+    atoms.rattle(0.03, seed=1)
+    constants = hiphive.ForceConstants.from_sparse_dict(third_order(model, perfect), perfect)
+    calc = calculators.ForceConstantCalculator(constants)
+
+    def call():
+        calc.reset()
+        return calc.get_property("forces", atoms)
+
+    forces = run(benchmark, call)
+    assert np.abs(forces - model.evaluate(atoms).forces).max() < 1e-8
+
+
+def test_a_million_atoms(benchmark, orders):
+    """One call with its match, and one without; memory."""
+    benchmark.group = "forces-1+2, 1 000 000 Si atoms"
+    model = orders("forces-1+2")
+    atoms = model.crystal.supercell(50, cubic=True)
+    atoms.rattle(0.03, seed=1)
+    sites = np.ones(len(atoms), dtype=bool)
+    begin, before = time.perf_counter(), memory("VmRSS")
+    reset_peak_memory()
+    model.evaluate_sites(atoms, sites)
+    first, peak, held = time.perf_counter() - begin, memory("VmHWM"), memory("VmRSS")
+    benchmark.pedantic(model.evaluate_sites, args=(atoms, sites), rounds=2)
+    note(benchmark, len(atoms), first_call_s=round(first, 1))
+    if peak is not None:
+        benchmark.extra_info.update(peak_MB=round(peak - before), held_MB=round(held - before))

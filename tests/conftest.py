@@ -11,9 +11,10 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from hypothesis import settings
+from taylor_fixtures import density_model
 from threadpoolctl import threadpool_limits
 
-from ase_qmmm import EAM, ACEBasis, ACEPotential, Crystal, TaylorForces, TightBinding
+from ase_qmmm import EAM, ACEBasis, ACEPotential, Crystal, TaylorForces, TaylorPotential, TightBinding
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -68,6 +69,17 @@ def copper_mm(copper_crystal):
     return TaylorForces.from_calculator(EMT(), copper_crystal, cutoff=6.0)
 
 
+@pytest.fixture(scope="session")
+def taylor_models(silicon_mm):
+    """TaylorForces of orders one and two, and TaylorPotential."""
+    qm, crystal = density_model("diamond")
+    return {
+        "TaylorForces": silicon_mm,
+        "TaylorForces-2": TaylorForces.from_calculator(qm, crystal, order=2, cutoff=2 * qm.cutoff),
+        "TaylorPotential": TaylorPotential.from_calculator(qm, crystal, order=3, cutoff=qm.cutoff),
+    }
+
+
 @pytest.fixture(
     params=[
         "TightBinding",
@@ -75,16 +87,18 @@ def copper_mm(copper_crystal):
         "TightBinding-Kwon",
         "TightBinding-toy",
         "TaylorForces",
+        "TaylorForces-2",
+        "TaylorPotential",
         "EAM",
         "ACE",
     ]
 )
-def model(request, silicon_mm, silicon_ace):
+def model(request, taylor_models, silicon_ace):
     """A model, and a structure that it treats."""
+    if request.param in taylor_models:
+        return taylor_models[request.param], taylor_models[request.param].crystal.supercell(2)
     if request.param == "ACE":
         return silicon_ace, bulk("Si", cubic=True)
-    if request.param == "TaylorForces":
-        return silicon_mm, silicon_mm.crystal.supercell(2)
     if request.param == "EAM":
         return EAM("W-zhou04"), bulk("W", a=3.165, cubic=True).repeat((1, 1, 2))
     if request.param == "TightBinding-Kwon":

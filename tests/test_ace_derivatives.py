@@ -30,8 +30,8 @@ def case(request):
     return potential(), Crystal(cell())
 
 
-def shift(crystal, calc, site, rng):
-    """A large cell, its centre on `site`, its stencil there as atoms, and random displacements of those."""
+def large_cell(crystal, calc, site):
+    """A large cell, and the atom on `site` near its middle."""
     n = int(np.ceil(3 * calc.cutoff / np.linalg.norm(crystal.lattice, axis=1).min()))
     atoms = crystal.unit_cell.repeat(n)
     cell_index = n // 2 * (n * n + n + 1)
@@ -65,7 +65,7 @@ def test_derivatives_are_those_of_the_model(case, kind, rng):
     method = calc.site_energy_derivatives if kind == "energy" else calc.force_derivatives
     found = method(crystal, max(orders), cutoff)
     for site in range(crystal.n_basis):
-        atoms, centre = shift(crystal, calc, site, rng)
+        atoms, centre = large_cell(crystal, calc, site)
         stencil = crystal.stencil(site, cutoff)
         members = stencil_atoms(crystal, atoms, centre, stencil)
         g = rng.normal(size=(len(stencil), 3))

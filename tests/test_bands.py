@@ -68,6 +68,13 @@ def test_bands_are_those_of_ase(bands):
     assert np.array_equal(again.energies, bands.energies)
 
 
+def test_kpoints_in_any_container():
+    points = [[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.5, 0.0]]
+    expected = TightBinding().eigenvalues(SILICON, points)[0]
+    for kpts in (np.array(points), tuple(np.array(k) for k in points), tuple(map(tuple, points))):
+        assert np.array_equal(TightBinding().eigenvalues(SILICON, kpts)[0], expected)
+
+
 def test_default_path_and_crystal():
     own = band_structure(TightBinding(), Crystal(SILICON), npoints=20)
     assert own.path.path == SILICON.cell.bandpath(npoints=0).path
@@ -105,8 +112,9 @@ def test_bands_of_graphene(order):
     [
         ({"path": "GQX"}, ValueError, "path: got 'GQX', but this lattice has no Q; its special points are G"),
         ({"path": "gx"}, ValueError, "path: got 'gx'"),
-        ({"path": "G"}, ValueError, "a path needs two points"),
+        ({"path": "G"}, ValueError, "and the path two"),
         ({"path": ""}, ValueError, "path: got ''"),
+        ({"path": "GX,"}, ValueError, "each of its pieces needs points"),
         ({"path": 3}, TypeError, "path: got int"),
         ({"path": bulk("Si", a=5.0).cell.bandpath("GX", npoints=3)}, ValueError, "path: its cell"),
         ({"npoints": 1}, ValueError, "npoints: got 1"),
@@ -286,6 +294,9 @@ def test_gap_of_a_full_model(monkeypatch):
     monkeypatch.setattr(calc.model, "n_electrons", np.array([8.0]))
     with pytest.raises(NumericsError, match="16 electrons fill all bands"):
         band_gap(calc, SILICON, KPTS)
+    monkeypatch.setattr(calc.model, "n_electrons", np.array([0.0]))
+    with pytest.raises(NumericsError, match="0 electrons fill no band,"):
+        band_gap(calc, SILICON, KPTS)
 
 
 def test_spin_channels(monkeypatch):
@@ -309,7 +320,8 @@ def test_spin_channels(monkeypatch):
     assert len(dos) == 16
     assert dos.total().get_weights().sum() == pytest.approx(16)
     assert dos.select(spin="1").total().get_weights().sum() == pytest.approx(8)
-    assert density_of_states(calc, SILICON, KPTS, width=0.1).select(spin="0").total() is not None
+    up = density_of_states(calc, SILICON, KPTS, width=0.1).select(spin="0").total()
+    assert up.get_weights().sum() * np.diff(up.get_energies())[0] == pytest.approx(8, abs=1e-6)
 
 
 # -- pictures ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 
@@ -12,8 +13,10 @@ from ase.gui.view import View
 from mixing_fixtures import silicon_cell, vacancy
 
 from ase_qmmm import Regions
-from ase_qmmm.cli import main
+from ase_qmmm.cli import ClusterKind, OptimizerName, main, relax
+from ase_qmmm.mixing.carving import CLUSTER_KINDS
 from ase_qmmm.plotting import REGION_COLOURS
+from ase_qmmm.relaxation import OPTIMIZERS, RelaxationSettings
 
 SMALL = ["--r-qm", "4", "--mm-cutoff", "3.9"]
 CONVERGES, DOES_NOT = ["--fmax", "0.3", "--steps", "20"], ["--fmax", "1e-6", "--steps", "1"]
@@ -59,6 +62,16 @@ def test_help(arguments, words, capsys):
     assert err == ""
     for word in words:
         assert word in out
+
+
+def test_options_are_those_of_the_driver():
+    """Names, choices and defaults, which the command line repeats so that ``--help`` loads no model."""
+    assert [kind.value for kind in ClusterKind] == list(CLUSTER_KINDS)
+    assert [name.value for name in OptimizerName] == list(OPTIMIZERS)
+    options = {name: p.default for name, p in inspect.signature(relax).parameters.items()}
+    for name, default in vars(RelaxationSettings()).items():
+        assert options.pop(name) == default
+    assert set(options) == {"structure", "crystal", "output"}
 
 
 def test_relax(folder, tmp_path, capsys):

@@ -58,6 +58,24 @@ def test_symmetry_does_not_depend_on_the_orientation():
     assert len(space_group(Crystal(cell))) == 48
 
 
+@pytest.mark.parametrize(("shift", "order"), [(5e-6, 48), (1e-3, 4)])
+def test_tolerance_is_a_distance(shift, order):
+    """A lattice vector that is longer by less than 1e-5 Å, as after a relaxation, costs no symmetry."""
+    cell = bulk("Si")
+    vectors = cell.cell.array.copy()
+    vectors[0] *= 1 + shift / np.linalg.norm(vectors[0])
+    cell.set_cell(vectors, scale_atoms=True)
+    assert len(space_group(Crystal(cell))) == order
+
+
+def test_orders_that_do_not_exist():
+    crystal = Crystal(bulk("Si"))
+    with pytest.raises(ValueError, match="order: got 1, expected an integer of 2 or more"):
+        count_force_constants(crystal, 2.5, 1)
+    with pytest.raises(ValueError, match="order: got 0, expected an integer of 1 or more"):
+        count_site_coefficients(crystal, 2.5, 0)
+
+
 def test_force_constants_of_silicon():
     """Two, four and four parameters of the first three shells; 37 with the third order within 4 Å."""
     crystal = Crystal(bulk("Si"))

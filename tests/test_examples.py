@@ -147,3 +147,23 @@ def test_convergence_script(monkeypatch, tmp_path, capsys):
     assert "||Du - Du_H||" in printed
     for suffix in ("_forces.csv", "_balls.csv", "_relaxed.csv", ".png"):
         assert (tmp_path / f"study{suffix}").stat().st_size > 100
+
+
+def test_tungsten_edge(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("tungsten_edge")
+    slopes = example.main(tmp_path / "edge.png", size=40.0)
+    assert slopes["slip-compatible"] < -2.5 < -1.5 < slopes["elastic field"]
+    assert (tmp_path / "edge.png").exists()
+    assert "edge dislocation" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_taylor_convergence_script(tmp_path, capsys):
+    script = runpy.run_path(str(EXAMPLES / "taylor_convergence.py"))
+    script["main"](["--trial", "--output", str(tmp_path / "taylor.png")])
+    rows = [line.split(":")[1].split() for line in capsys.readouterr().out.splitlines() if "error:" in line]
+    assert len(rows) == 7
+    # A factor of 50 in the displacements: every model errs by 50^2 less at least, but for its truncation.
+    assert all(float(row[-1]) > 100 * float(row[0]) for row in rows)
+    assert (tmp_path / "taylor.png").stat().st_size > 20_000

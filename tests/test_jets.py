@@ -52,11 +52,34 @@ def test_constants_and_shapes():
 
 @pytest.mark.parametrize(
     "function",
-    [math.exp, np.arctan, np.sum, lambda x: np.add(x, 1, out=x)],
+    [
+        math.exp,
+        np.arctan,
+        np.sum,
+        np.add.accumulate,
+        lambda x: x.clip(1, 2),
+        lambda x: x if x < 2 else x**2,
+        lambda x: np.add(x, 1, out=x),
+    ],
 )
 def test_operations_without_a_rule(function):
     with pytest.raises(TypeError, match="hopping: cannot be differentiated .*np.exp, log"):
         derivatives(function, X, 2, "hopping")
+
+
+def test_operations_in_place():
+    def function(x):
+        y = x / 2
+        y *= x
+        return y
+
+    with pytest.raises(TypeError, match="no rule for np.multiply in place"):
+        derivatives(function, X, 2)
+
+
+def test_a_forgotten_return():
+    with pytest.raises(TypeError, match="hopping: returns nothing"):
+        derivatives(lambda x: None, X, 2, "hopping")
 
 
 def test_wrong_shape():

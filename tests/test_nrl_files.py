@@ -92,6 +92,9 @@ def test_json_files(tmp_path):
     single = write(tmp_path / "single.json", {"sets": {"mine": packaged()}})
     for path in (one, str(one), single, f"{several}#mine", f"{single}#mine"):
         assert_same(load_model(path), "nrl-Si-sp")
+    folder = tmp_path / "run#3"
+    folder.mkdir()
+    assert_same(load_model(write(folder / "one.json", packaged())), "nrl-Si-sp")
     atoms = bulk("Si", a=5.3)  # a shell of neighbours lies where the two cutoffs differ
     calc = TightBinding(f"{several}#mine")
     assert calc.evaluate(atoms).energy == TightBinding("nrl-Si-sp").evaluate(atoms).energy
@@ -217,6 +220,9 @@ def test_wrong_json(content, chosen, text, tmp_path):
         ("12.5 0.5", "12.5 (RCUT", "cutoff and width: got .*expected 2 number"),
         ("12.5 0.5", "-12.5 0.5", "r_cut: got -12.5"),
         ("4   (Orbitals", "5   (Orbitals", "number of orbitals: got 5, expected 1, 4 or 9"),
+        ("4   (Orbitals", "4.7   (Orbitals", "number of orbitals: got 4.7"),
+        ("4   (Orbitals", "nan   (Orbitals", "number of orbitals: got nan"),
+        ("4   (Orbitals", "inf   (Orbitals", "number of orbitals: got inf"),
         ("28.086 14", "lead", "mass: got 'lead"),
         ("28.086 14", "28.5", "mass: got 28.5, which is that of no element"),
     ],
@@ -242,7 +248,7 @@ def test_par_with_wrong_lines():
 
 
 def test_other_files(tmp_path):
-    with pytest.raises(ValueError, match="got file .*set.txt', expected a suffix among .json, .par"):
+    with pytest.raises(ValueError, match="got file .*set.txt', expected a name that ends in .json or .par"):
         NRLModel(tmp_path / "set.txt")
     with pytest.raises(FileNotFoundError, match="there is no parameter file"):
         TightBinding(tmp_path / "set.par")

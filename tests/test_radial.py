@@ -42,6 +42,11 @@ def test_derivatives(name, order):
     assert_derivative(lambda h: function(R + h, order)[order - 1], function(R, order)[order], noise=1e-12)
 
 
+def test_logistic_far_beyond_its_step():
+    """Where the exponential would overflow: no warning, no NaN."""
+    assert logistic(np.array([-1e4, 1e4]), 1e-3, 2).tolist() == [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+
+
 def test_half_cosine_ends():
     values = half_cosine(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 2.0, 4.0, 1)
     assert values[0] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
@@ -112,8 +117,9 @@ def test_model_functions(form, name, order):
     assert_derivative(lambda h: functions(h, order - 1), functions(0.0, order), noise=1e-11)
 
 
-def test_onsite_derivatives():
-    model = NRLModel("nrl-Si-sp")
+@pytest.mark.parametrize("name", ["nrl-Si-sp", "nrl-W-spd"])
+def test_onsite_derivatives(name):
+    model = NRLModel(name)
     rho = np.array([0.01, 0.03, 0.1])
     steps = 0.05 * np.array([0.1, 0.03, 0.01, 3e-3, 1e-3])
     for order in (1, 2, 3, 4):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.constraints import FixAtoms
 from ase.neighborlist import neighbor_list
 from mixing_fixtures import SILICON, silicon_cell, tetrahedral_interstitial, vacancy
 
 from ase_qmmm import Crystal, Regions, StructureError
-from ase_qmmm.mixing.regions import as_mask, grow_mask
+from ase_qmmm.mixing.regions import as_mask, frozen_atoms, grow_mask
 
 EXPECTED = [False, True, True, False, False, True]
 
@@ -236,6 +237,23 @@ def test_file_round_trip(tmp_path):
     assert len(np.unique(regions.numbers)) == 4
 
 
+def test_round_trip_of_frozen_buffer_atoms(tmp_path):
+    """They stay frozen, and do so no longer once other regions are written."""
+    atoms, place = vacancy(3)
+    regions = Regions.from_distance(atoms, place, r_qm=4.0, r_buffer=3.0, r_frozen=6.0)
+    assert (regions.buffer & regions.frozen).any()
+    path = tmp_path / "vacancy.extxyz"
+    regions.write(atoms)
+    ase.io.write(path, atoms)
+    read = ase.io.read(path)
+    assert Regions.from_atoms(read) == regions
+    assert np.array_equal(frozen_atoms(read), regions.frozen)
+    other = Regions.from_distance(atoms, place, r_qm=4.0, r_buffer=3.0)
+    other.write(atoms)
+    assert Regions.from_atoms(atoms) == other
+    assert "region_frozen" not in atoms.arrays
+
+
 def test_no_regions_in_a_file():
     atoms = silicon_cell(2)
     with pytest.raises(ValueError, match="no array 'region'.*write"):
@@ -245,3 +263,24 @@ def test_no_regions_in_a_file():
         Regions.from_atoms(atoms)
     with pytest.raises(ValueError, match=r"for 6 atoms.* 64"):
         Regions(EXPECTED).write(atoms)
+
+
+def test_detection_leaves_frozen_atoms_alone():
+    """The surface of a frozen shell is no defect; frozen atoms near a defect are buffer atoms."""
+    crystal = Crystal(bulk("Cu", a=3.6))
+    atoms = crystal.supercell(6, cubic=True)
+    atoms.pbc = False
+    middle = atoms.positions.mean(axis=0)
+    del atoms[int(np.argmin(np.linalg.norm(atoms.positions - middle, axis=1)))]
+    frozen = np.abs(atoms.positions - middle).max(axis=1) > 6.5
+    atoms.set_array("frozen", frozen)
+    for image in (atoms, atoms.copy()):
+        if image is not atoms:
+            del image.arrays["frozen"]
+            image.set_constraint(FixAtoms(mask=frozen))
+        regions = Regions.detect(image, crystal, r_qm=8.0)
+        assert np.array_equal(regions.frozen, frozen)
+        assert (regions.buffer & frozen).any()
+        assert not (regions.qm & frozen).any()
+        distance = np.linalg.norm(image.positions - middle, axis=1)
+        assert distance[regions.qm | regions.buffer].max() < 8.0 + 3.6

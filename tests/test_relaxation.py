@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 from mixing_fixtures import vacancy
 
-from ase_qmmm import Regions, StructureError
+from ase_qmmm import Crystal, MatchError, Regions, StructureError, TightBinding
 from ase_qmmm.files import write_atomically
 from ase_qmmm.relaxation import (
     OPTIMIZERS,
@@ -102,6 +102,8 @@ def test_atomic_write(tmp_path):
         ({"r_buffer": -1.0}, "r_buffer: got -1.0"),
         ({"optimizer": "newton"}, "optimizer: got 'newton'.*lbfgs, bfgs, fire, precon-lbfgs"),
         ({"steps": -1}, "steps: got -1"),
+        ({"steps": np.nan}, "steps: got nan"),
+        ({"threads": 1.5}, "threads: got 1.5"),
         ({"cluster": "ball"}, "cluster: got 'ball'"),
         ({"qm": "nrl-Xy"}, "model: got 'nrl-Xy'"),
     ],
@@ -116,6 +118,43 @@ def test_bad_settings(settings, text, tmp_path):
         )
     assert not lines
     assert not list(tmp_path.iterdir())
+
+
+def test_defect_within_reach_of_the_far_field(tmp_path, monkeypatch):
+    """Refused on a part of the force constants, before those of the whole range."""
+    ranges = []
+    whole = TightBinding.force_constants
+
+    def force_constants(calc, crystal, cutoff, **options):
+        ranges.append(cutoff)
+        return whole(calc, crystal, cutoff, **options)
+
+    monkeypatch.setattr(TightBinding, "force_constants", force_constants)
+    settings = RelaxationSettings(r_qm=3.0, mm_cutoff=8.0)
+    with pytest.raises(MatchError, match=r"12 atoms lack neighbours .* QM atom \(r_qm > 3.84 Å\)"):
+        relax_defect(vacancy(2)[0], RelaxationFiles(tmp_path / "out"), settings, report=lambda line: None)
+    assert ranges == [pytest.approx(3.85, abs=0.01)]
+
+
+def test_rescaling_a_sheet(tmp_path):
+    """Two periodic directions fix the lattice constant of a crystal that has two."""
+    cell = Atoms("Ni", cell=[[2.5, 0, 0], [1.25, 2.5 * 3**0.5 / 2, 0], [0, 0, 0]], pbc=(True, True, False))
+    atoms = Crystal(cell).supercell(10)
+    atoms.set_cell(1.02 * atoms.cell.array, scale_atoms=True)
+    del atoms[44]
+    settings = RelaxationSettings(qm="toy", r_qm=7.0, mm_cutoff=6.0, rescale=True, fmax=0.01)
+    files, lines = RelaxationFiles(tmp_path / "out"), []
+    summary = relax_defect(atoms, files, settings, unit_cell=cell, report=lines.append)
+    assert summary["crystal"]["cell_stretch"] == pytest.approx(1.02, abs=1e-4)
+    assert any("+2.000 %" in line for line in lines)
+    assert ase.io.read(files.structure).cell[0, 0] == pytest.approx(25.0, abs=1e-3)
+
+
+def test_rescaling_without_a_cell_to_scale(tmp_path):
+    atoms, _ = vacancy(2)
+    atoms.pbc = (True, True, False)
+    with pytest.raises(StructureError, match="rescale: needs a cell that is periodic in every direction"):
+        relax_defect(atoms, RelaxationFiles(tmp_path / "out"), RelaxationSettings(rescale=True))
 
 
 def test_folder_that_is_not_there(tmp_path):

@@ -84,17 +84,6 @@ def test_derivatives(l1, l2, rng):
         block(l1, l2, vector, 5)
 
 
-@pytest.mark.parametrize("order", [3, 4])
-@pytest.mark.parametrize(("l1", "l2"), [(0, 0), (0, 1), (1, 1), (2, 1), (2, 2)])
-def test_higher_derivatives(l1, l2, order, rng):
-    vector, u = rng.normal(size=3) + 1.5, rng.normal(size=3)
-    tensors = block(l1, l2, vector, order)
-    lower = block(l1, l2, vector, order - 1)
-    assert all(np.abs(a - b).max() < 1e-12 for a, b in zip(lower, tensors, strict=False))
-    change = np.einsum("c...ab,c->...ab", tensors[order][0], u)
-    assert_derivative(lambda h: block(l1, l2, vector + h * u, order - 1)[order - 1][0], change, noise=1e-12)
-
-
 @pytest.mark.parametrize(("l1", "l2"), PAIRS)
 @pytest.mark.parametrize("order", [0, 1])
 def test_compiled_blocks(l1, l2, order, rng):

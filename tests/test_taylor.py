@@ -226,7 +226,7 @@ def test_another_structure_of_the_same_kind(copper_mm, rng):
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [({"order": 2}, "order: got 2"), ({"cutoff": 2.0}, "nearest-neighbour"), ({"cutoff": -1.0}, "cutoff")],
+    [({"order": 3}, "order: got 3"), ({"cutoff": 2.0}, "nearest-neighbour"), ({"cutoff": -1.0}, "cutoff")],
 )
 def test_bad_arguments(copper_crystal, change, text):
     with pytest.raises(ValueError, match=text):
@@ -236,3 +236,17 @@ def test_bad_arguments(copper_crystal, change, text):
 def test_unknown_keyword(copper_crystal):
     with pytest.raises(TypeError, match="did you mean 'cutoff'"):
         TaylorForces.from_calculator(EMT(), copper_crystal, cutof=4.0)
+
+
+def test_second_order_of_any_calculator(copper_crystal, rng):
+    """EMT copper, whose forces have no derivatives: differences carry the expansion to second order."""
+    first, second = (
+        TaylorForces.from_calculator(EMT(), copper_crystal, order=order, cutoff=[5.2, 3.7][:order])
+        for order in (1, 2)
+    )
+    atoms = copper_crystal.supercell(3)
+    atoms.positions += 0.05 * rng.normal(size=atoms.positions.shape)
+    exact = atoms.copy()
+    exact.calc = EMT()
+    errors = [np.abs(m.get_property("forces", atoms) - exact.get_forces()).max() for m in (first, second)]
+    assert errors[1] < errors[0] / 3

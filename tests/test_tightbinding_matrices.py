@@ -136,14 +136,3 @@ def test_derivatives_of_matrices(model, order):
     for n, tensor in enumerate(functions(0.0, order)):
         change = np.tensordot(u, tensor, 1)
         assert_derivative(lambda h, n=n: functions(h, order - 1)[n], change, noise=1e-12)
-
-
-@pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_derivatives_of_onsite_terms(order):
-    model = NRLModel("nrl-W-spd")
-    rho = np.array([0.05, 0.2])
-    derivative = model.onsite(0, 0, rho, order)[order]
-    steps = 0.05 * np.array([0.1, 0.03, 0.01, 3e-3, 1e-3])
-    assert_derivative(
-        lambda h: model.onsite(0, 0, rho + h, order - 1)[order - 1], derivative, steps=steps, noise=1e-11
-    )

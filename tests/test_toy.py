@@ -152,7 +152,8 @@ def test_own_functions(form, order):
 
 def test_gradient_with_own_functions(rng):
     model = ToyModel(hopping=lambda r: -2 / r**2, onsite=lambda x: x**2, cutoff=4.0, n_electrons=0.8)
-    assert "own functions" in model.name
+    assert model.name == ToyModel(cutoff=5.0).name == "toy with own parameters"
+    assert ToyModel(symbol="Cu").name == "toy"
     atoms = sheet(3)
     atoms.rattle(0.1, seed=1)
     calc = TightBinding(model, mu=-0.5)
@@ -185,6 +186,7 @@ def test_contract(options):
         ({"n_electrons": 0.0}, ValueError, "n_electrons"),
         ({"symbol": "X"}, ValueError, "symbol: got 'X', expected a chemical symbol"),
         ({"symbol": "Qq"}, ValueError, "symbol"),
+        ({"symbol": ["Ni"]}, ValueError, "symbol"),
         ({"hopping": 3.0}, TypeError, "hopping: got 3.0, expected a function"),
         ({"hopping": np.arctan}, TypeError, "hopping: cannot be differentiated"),
         ({"density": lambda r: 1 / (r - r)}, ValueError, "density: derivative 0 is not finite"),

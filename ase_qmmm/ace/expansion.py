@@ -138,28 +138,29 @@ class SiteJets:
         out[each, :, each, :, each] += third
         return out
 
-    def by_parameters(self, function: Function, order: int, jacobian: np.ndarray) -> list[np.ndarray]:
-        """Value and derivatives by parameters p with ``dr_j = jacobian[j] dp`` (s, 3, p)."""
-        used, h = function.derivatives(self.projections, order)
-        out = [h[0]]
-        if order >= 1:
-            one = np.einsum("csa,sap->cp", self.jets[0][used], jacobian)
-            out.append(h[1] @ one)
-        if order >= 2:
-            two = np.einsum("csab,sap,sbq->cpq", self.jets[1][used], jacobian, jacobian, optimize=True)
-            out.append(one.T @ h[2] @ one + np.tensordot(h[1], two, axes=1))
-        if order >= 3:
-            three = np.einsum(
-                "csabd,sap,sbq,sdr->cpqr", self.jets[2][used], jacobian, jacobian, jacobian, optimize=True
-            )
-            mixed = np.einsum("cd,cpq,dr->pqr", h[2], two, one, optimize=True)
-            out.append(
-                np.einsum("cde,cp,dq,er->pqr", h[3], one, one, one, optimize=True)
-                + mixed
-                + mixed.transpose(0, 2, 1)
-                + mixed.transpose(2, 1, 0)
-                + np.tensordot(h[1], three, axes=1)
-            )
+    def parameter_jets(self, jacobian: np.ndarray) -> list[np.ndarray]:
+        """Derivatives (a, p), (a, p, p) .. of projections by p, with ``dr_j = jacobian[j] dp`` (s, 3, p)."""
+        out = []
+        for jet in self.jets:
+            indices = "bcd"[: jet.ndim - 2]
+            factors = ",".join(f"s{i}{i.upper()}" for i in indices)
+            text = f"as{indices},{factors}->a{indices.upper()}"
+            out.append(np.einsum(text, jet, *[jacobian] * len(indices), optimize=True))
+        return out
+
+    def by_parameters(self, function: Function, jets: list[np.ndarray]) -> list[np.ndarray]:
+        """Value and derivatives (), (p,), (p, p) .. by the parameters of :meth:`parameter_jets`."""
+        used, h = function.derivatives(self.projections, len(jets))
+        one, *higher = [j[used] for j in jets]
+        out = [h[0], h[1] @ one]
+        if len(jets) >= 2:
+            out.append(one.T @ h[2] @ one + np.tensordot(h[1], higher[0], axes=1))
+        if len(jets) >= 3:
+            cubic = np.tensordot(one, np.tensordot(h[3], one, axes=1), axes=(0, 1))
+            cubic = np.tensordot(one, cubic, axes=(0, 1))
+            mixed = np.tensordot(higher[0], h[2] @ one, axes=(0, 0))
+            mixed = mixed + mixed.transpose(0, 2, 1) + mixed.transpose(2, 1, 0)
+            out.append(cubic + mixed + np.tensordot(h[1], higher[1], axes=1))
         return out
 
 

@@ -56,7 +56,7 @@ def function_values(terms, orders, factors, slots, value, x, functions, slopes):
 
 @njit(cache=True, fastmath=_FAST)
 def _projection_gradients(segments, n, channel_starts, n_max, r, u, values, slopes, y, grad, phi):
-    """Gradients ``phi[a, c, j]`` of the projections by the neighbours, zero for those of other elements."""
+    """Gradients ``phi[a, c n + j]`` of projections by the neighbours, zero for those of other elements."""
     last = len(segments) - 1
     for z in range(last):
         begin, end = segments[z], segments[z + 1]
@@ -67,36 +67,34 @@ def _projection_gradients(segments, n, channel_starts, n_max, r, u, values, slop
                     a = channel_starts[z, i] + m
                     v, s = values[m], slopes[m]
                     for c in range(3):
-                        g, o, e = grad[i, c], phi[a, c], u[c]
+                        g, o, e = grad[i, c], phi[a, c * n : (c + 1) * n], u[c]
                         if last > 1:
-                            o[:n] = 0.0
+                            o[:] = 0.0
                         for k in range(begin, end):
                             o[k] = s[k] * q[k] * e[k] + v[k] * g[k] / r[k]
 
 
 @njit(cache=True, fastmath=_FAST)
 def _block_gradients(first, count, n, starts, channels, slopes, phi, gradient):
-    """Gradients (functions, 3, neighbours) of `count` functions, four projections at a time."""
+    """Gradients (functions, 3 n) of `count` functions, four projections at a time."""
     for b in range(count):
-        p, end = starts[first + b], starts[first + b + 1]
-        for c in range(3):
-            o = gradient[b, c]
-            for k in range(n):
-                o[k] = 0.0
-            t = p
-            while t + 4 <= end:
-                f0, f1, f2, f3 = slopes[t], slopes[t + 1], slopes[t + 2], slopes[t + 3]
-                g0, g1 = phi[channels[t], c], phi[channels[t + 1], c]
-                g2, g3 = phi[channels[t + 2], c], phi[channels[t + 3], c]
-                for k in range(n):
-                    o[k] += f0 * g0[k] + f1 * g1[k] + f2 * g2[k] + f3 * g3[k]
-                t += 4
-            while t < end:
-                f0 = slopes[t]
-                g0 = phi[channels[t], c]
-                for k in range(n):
-                    o[k] += f0 * g0[k]
-                t += 1
+        t, end = starts[first + b], starts[first + b + 1]
+        o = gradient[b]
+        for k in range(3 * n):
+            o[k] = 0.0
+        while t + 4 <= end:
+            f0, f1, f2, f3 = slopes[t], slopes[t + 1], slopes[t + 2], slopes[t + 3]
+            g0, g1 = phi[channels[t]], phi[channels[t + 1]]
+            g2, g3 = phi[channels[t + 2]], phi[channels[t + 3]]
+            for k in range(3 * n):
+                o[k] += f0 * g0[k] + f1 * g1[k] + f2 * g2[k] + f3 * g3[k]
+            t += 4
+        while t < end:
+            f0 = slopes[t]
+            g0 = phi[channels[t]]
+            for k in range(3 * n):
+                o[k] += f0 * g0[k]
+            t += 1
 
 
 @njit(cache=True, fastmath=_FAST)
@@ -107,7 +105,7 @@ def _scatter(l, n, column, count, gradient, who, r, u, with_forces, with_virial,
             own = forces[3 * l + c]
             for b in range(count):
                 total = 0.0
-                g = gradient[b, c]
+                g = gradient[b, c * n : (c + 1) * n]
                 for k in range(n):
                     total += g[k]
                 own[column + b] += total
@@ -117,20 +115,20 @@ def _scatter(l, n, column, count, gradient, who, r, u, with_forces, with_virial,
                         continue
                     row = forces[3 * who[k] + c, column : column + BLOCK]
                     for b in range(BLOCK):
-                        row[b] -= gradient[b, c, k]
+                        row[b] -= gradient[b, c * n + k]
             else:
                 for k in range(n):
                     if who[k] < 0:
                         continue
                     row = forces[3 * who[k] + c]
                     for b in range(count):
-                        row[column + b] -= gradient[b, c, k]
+                        row[column + b] -= gradient[b, c * n + k]
     if with_virial:
         for b in range(count):
             for voigt in range(6):
                 c = voigt if voigt < 3 else (1 if voigt == 3 else 0)
                 d = voigt if voigt < 3 else (1 if voigt == 5 else 2)
-                g, e = gradient[b, c], u[d]
+                g, e = gradient[b, c * n : (c + 1) * n], u[d]
                 total = 0.0
                 for k in range(n):
                     total += g[k] * e[k] * r[k]
@@ -174,18 +172,19 @@ def all_rows(
     u, work = np.empty((3, most)), np.empty((4, most))
     values, slopes = np.empty((n_radial, most)), np.empty((n_radial, most))
     y, grad = np.empty((n_y, most)), np.empty((n_y, 3, most))
-    x, phi = np.empty(size), np.empty((size, 3, most))
+    x, phi = np.empty(size), np.empty((size, 3 * most))
     functions, derivatives = np.empty(n_cluster), np.empty(len(channels))
-    gradient = np.empty((BLOCK, 3, most))
+    gradient = np.empty((BLOCK, 3 * most))
     segments = np.empty(n_z + 1, np.uint64)
     energies = np.zeros((n_atoms, n_columns))
     forces = np.zeros((3 * n_atoms if with_forces else 0, n_columns))
     virial = np.zeros((6 if with_virial else 0, n_columns))
     core_energies, core_forces, core_virial = np.zeros(n_atoms), np.zeros((n_atoms, 3)), np.zeros((3, 3))
     for l in range(n_atoms):
-        n, _ = gather(
+        unsigned, _ = gather(
             l, positions, neighbour_starts, neighbours, offsets, species, segments, cutoff, beyond, who, r, u
         )
+        n = np.int64(unsigned)
         if n == 0:
             continue
         z0 = species[l]
@@ -223,9 +222,10 @@ def all_rows(
                 for b in range(count):
                     s = slopes[first_pair + first + b]
                     for c in range(3):
-                        gradient[b, c, :n] = 0.0
+                        g = gradient[b, c * n : (c + 1) * n]
+                        g[:] = 0.0
                         for k in range(segments[z], segments[z + 1]):
-                            gradient[b, c, k] = 0.5 * s[k] * u[c, k]
+                            g[k] = 0.5 * s[k] * u[c, k]
                 column = n_z * n_cluster + pair[z0, z] * n_pair + first
                 _scatter(l, n, column, count, gradient, who, r, u, with_forces, with_virial, forces, virial)
     return energies, forces, virial, (core_energies, core_forces, core_virial)

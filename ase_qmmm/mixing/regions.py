@@ -66,8 +66,8 @@ class Regions:
     Parameters
     ----------
     qm, buffer, frozen : array_like of bool or int, slice, optional
-        Boolean masks, lists of atom indices, or slices. A list of indices where an earlier one already
-        took the atom is an error, except that `buffer` gives way to `qm`.
+        Boolean masks, lists of atom indices, or slices. `buffer` gives way to `qm`; an atom in `buffer` and
+        `frozen` feeds the quantum call and does not move; one in `qm` and `frozen` is an error.
     n_atoms : int, optional
         Number of atoms; needed where no mask tells it and the regions are used before they meet their
         atoms.
@@ -241,7 +241,9 @@ class Regions:
         """Regions around what differs from the crystal: vacant sites, atoms on no site, misfitting atoms.
 
         Distances count from vacant sites and from atoms without a site; where there are none of either (a
-        dislocation core), from the atoms whose misfit exceeds `tolerance`.
+        dislocation core), from the atoms whose misfit exceeds `tolerance`. Atoms that are already frozen
+        (array ``region`` or ``frozen``, or ``FixAtoms``) are not looked at, so that the surface of a frozen
+        shell is no defect, and they stay frozen: those within `r_qm` are buffer atoms.
 
         Parameters
         ----------
@@ -257,11 +259,16 @@ class Regions:
         StructureError
             No defect found.
         """
-        return cls.from_distance(atoms, defect_centres(atoms, crystal, tolerance), r_qm, r_buffer)
+        centres = defect_centres(atoms, crystal, tolerance)
+        regions = cls.from_distance(atoms, centres, r_qm, r_buffer)
+        frozen = frozen_atoms(atoms)
+        if not frozen.any():
+            return regions
+        return cls(regions.qm & ~frozen, regions.buffer | (regions.qm & frozen), frozen)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Regions:
-        """Read the regions that :meth:`write` put into `atoms` (array ``region``).
+        """Read the regions that :meth:`write` put into `atoms` (arrays ``region`` and ``region_frozen``).
 
         Raises
         ------
@@ -273,15 +280,19 @@ class Regions:
         numbers = np.asarray(atoms.arrays["region"])
         if not np.isin(numbers, (MM, BUFFER, QM, FROZEN)).all():
             raise ValueError("atoms.arrays['region']: expected 0 mm, 1 buffer, 2 qm, 3 frozen only")
-        return cls(numbers == QM, numbers == BUFFER, numbers == FROZEN)
+        held = np.asarray(atoms.arrays.get("region_frozen", np.zeros(len(atoms))), dtype=bool)
+        return cls(numbers == QM, numbers == BUFFER, (numbers == FROZEN) | held & (numbers == BUFFER))
 
     def write(self, atoms: Atoms) -> None:
         """Store the regions in `atoms`: integer array ``region`` and tags (``ase gui`` colours by tag).
 
-        Buffer atoms that are frozen as well are written as buffer; :meth:`constraint` keeps them fixed.
+        Buffer atoms that are frozen as well are written as buffer. Where there are any, the boolean array
+        ``region_frozen`` tells all that are frozen.
         """
-        numbers = self.for_atoms(len(atoms)).numbers
+        regions = self.for_atoms(len(atoms))
+        numbers = regions.numbers
         atoms.set_array("region", numbers, int)
+        atoms.set_array("region_frozen", regions.frozen if regions._frozen_buffer.any() else None)
         atoms.set_tags(numbers)
 
     def constraint(self) -> FixAtoms:
@@ -292,18 +303,33 @@ class Regions:
 def defect_centres(atoms: Atoms, crystal: Crystal, tolerance: float | None = None) -> np.ndarray:
     """Positions (m, 3) in Å of what differs from `crystal`; see :meth:`Regions.detect`."""
     match = crystal.match(atoms, 1.2 * crystal.nearest_neighbour_distance)
+    free = ~frozen_atoms(atoms)
     sites = lattice_sites(match, atoms)
     if sites is not None:
-        centres = np.concatenate([sites.vacant_positions, atoms.positions[sites.basis < 0]])
+        centres = np.concatenate([sites.vacant_positions, atoms.positions[free & (sites.basis < 0)]])
     else:
-        centres = atoms.positions[match.basis < 0]
+        centres = atoms.positions[free & (match.basis < 0)]
     if not len(centres):
-        centres = atoms.positions[match.defect(tolerance)]
+        centres = atoms.positions[free & match.defect(tolerance)]
     if not len(centres):
         raise StructureError(
             f"atoms: no defect found in {len(atoms)} atoms of {crystal!r}; make Regions by hand"
         )
     return centres
+
+
+def frozen_atoms(atoms: Atoms) -> np.ndarray:
+    """Mask (n,) of atoms that :meth:`Regions.write`, array ``frozen`` or ``FixAtoms`` say do not move."""
+    frozen = np.zeros(len(atoms), dtype=bool)
+    if "region" in atoms.arrays:
+        frozen |= atoms.arrays["region"] == FROZEN
+    for name in ("frozen", "region_frozen"):
+        if name in atoms.arrays:
+            frozen |= atoms.arrays[name].astype(bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            frozen[constraint.index] = True
+    return frozen
 
 
 def grow_mask(atoms: Atoms, mask: np.ndarray, radius: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from .force_constants import ForceConstants
 from .force_jobs import ForceJobs
 from .forces import TaylorForces
 from .phonons import phonon_band_structure, phonon_energies
+from .potential import TaylorPotential
 
 __all__ = [
     "CauchyBornDerivatives",
@@ -15,6 +16,7 @@ __all__ = [
     "ForceConstants",
     "ForceJobs",
     "TaylorForces",
+    "TaylorPotential",
     "cauchy_born_of_sites",
     "displacement_derivatives",
     "fitted_derivatives",

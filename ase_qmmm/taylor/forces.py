@@ -1,7 +1,10 @@
-"""TaylorForces: the matched far-field model of order one."""
+"""TaylorForces: the matched far-field model that expands forces."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +12,21 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from ..crystal import Crystal
-from ..errors import MatchError, check_positive, check_structure, checked_keywords
-from ..neighbours import unwrap
-from ..sites import SiteCalculator, SiteResult, check_weights
-from ..stencils import StencilMatch, cell_deformation
-from .finite_differences import displacement_derivatives
+from ..errors import check_positive, check_structure, checked_keywords
+from ..sites import SiteResult, check_weights
+from ..stencils import StencilMatch
+from ..symmetry import count_force_constants
+from .crystal_derivatives import CrystalDerivatives
+from .evaluation import PolynomialTables
+from .files import read_model, terms_from_arrays, terms_to_arrays, write_model
 from .force_constants import ForceConstants
 from .kernels import site_forces, weighted_gradient
-from .triangles import triangle_decomposition
+from .lattice_potential import lattice_potential
+from .model import Computed, TaylorModel, checked_cutoffs
+from .polynomials import Terms, flatten
+from .restoration import rotational_violation
+from .source import force_expansion
+from .triangles import Triangles, first_order_terms, triangle_decomposition
 
 __all__ = ["TaylorForces"]
 
@@ -25,34 +35,55 @@ _kernel_forces: Any = site_forces
 _kernel_gradient: Any = weighted_gradient
 
 
-class TaylorForces(SiteCalculator):
-    """First-order Taylor expansion of a model's forces about its perfect crystal.
+class TaylorForces(TaylorModel):
+    """Taylor expansion of a model's forces about its perfect crystal, of order 1, 2 or 3.
 
     With ``g_rho = y(m(rho)) - y(l) - rho`` over the stencil of atom l [1]_,
 
-        F_l = -sum_rho Phi(rho) g_rho,        Phi(rho) = d2E / dy_l dy_(l + rho) at the crystal.
+        F_l = sum_(j <= k) 1/j! d^j F(0)[g, .., g],
 
-    It is conservative: the forces are the gradient of the sum of the site energies
+    the first term of which is ``-sum_rho Phi(rho) g_rho`` with the force constants
+    ``Phi(rho) = d2E / dy_l dy_(l + rho)``. It is conservative: the forces are the gradient of a sum of site
+    energies, polynomials of degree k + 1 in the same g. In first order
 
         E_l = E_0 - 1/4 sum_rho g_rho . Phi(rho) g_rho + sum_t b_t . (g_rho(t) x g_sigma(t)),
 
-    where the last term carries the antisymmetric part of Phi (see :mod:`ase_qmmm.taylor.triangles`). Both
-    depend on displacement differences only, so that translation invariance (the acoustic sum rule) and zero
-    force on the perfect crystal survive the cutoff.
+    where the last term carries the antisymmetric part of Phi (see :mod:`ase_qmmm.taylor.triangles`); higher
+    orders are found by :mod:`ase_qmmm.taylor.lattice_potential`. All depend on displacement differences only,
+    so that translation invariance (the acoustic sum rules), Newton's third law and zero force on the perfect
+    crystal survive the cutoff.
 
     Parameters
     ----------
-    force_constants : ForceConstants
-        Usually made by :meth:`from_calculator`.
+    derivatives : CrystalDerivatives or ForceConstants
+        Of kind "force", or of first order. Usually made by :meth:`from_calculator`.
+    threshold : float
+        Coefficients of higher orders below this part of the largest are left out.
     missing_tolerance : float
         An atom may lack the neighbour at rho (a vacancy in its stencil) if
-        ``|Phi(rho)| <= missing_tolerance |Phi(0)|``; the term is left out then. Otherwise it is an error.
+        ``|Phi(rho)| <= missing_tolerance |Phi(0)|``, and in higher orders if the norm of the coefficients
+        with an index there is at most this part of the norm of all; the terms are left out then. Otherwise
+        it is an error.
+    trust : float, optional
+        Largest ``|g_rho|`` of a nearest neighbour (Å); 0.45 nearest-neighbour distances.
+    on_distrust : {"raise", "warn"}
+        What to do beyond.
+
+    Attributes
+    ----------
+    cutoffs : dict of int to float
+        Radius of the stencils by order (Å). In higher orders each atom is within it of each other.
+    force_constants : ForceConstants
+        The first order.
+    restored : dict of int to float
+        By order j > 1, the largest change of a component of d^j F (eV/Å^(j + 1)) by the sum rules that
+        truncation had broken.
 
     Raises
     ------
     MatchError
         On evaluation: an atom that is asked for sits on no site, lacks a neighbour that matters, or has moved
-        by more than 0.45 nearest-neighbour distances relative to a neighbour.
+        by more than `trust` relative to a neighbour.
 
     References
     ----------
@@ -73,19 +104,64 @@ class TaylorForces(SiteCalculator):
     """
 
     @checked_keywords
-    def __init__(self, force_constants: ForceConstants, *, missing_tolerance: float = 0.01) -> None:
-        super().__init__()
-        self.crystal = force_constants.crystal
-        self.missing_tolerance = check_positive("missing_tolerance", missing_tolerance, zero=True)
-        triangles, matrices = triangle_decomposition(
-            self.crystal, force_constants.cutoff, force_constants.matrices
-        )
-        self.force_constants = ForceConstants(
-            self.crystal, force_constants.cutoff, matrices, force_constants.energies, force_constants.label
-        )
+    def __init__(
+        self,
+        derivatives: CrystalDerivatives | ForceConstants,
+        *,
+        threshold: float = 1e-6,
+        missing_tolerance: float = 0.01,
+        trust: float | None = None,
+        on_distrust: str = "raise",
+    ) -> None:
+        super().__init__(derivatives.crystal, missing_tolerance, trust, on_distrust)
+        threshold = check_positive("threshold", threshold, zero=True)
+        crystal = self.crystal
+        higher: dict[int, tuple[list[Terms], list[Terms]]] = {}
+        restored: dict[int, float] = {}
+        if isinstance(derivatives, CrystalDerivatives):
+            if derivatives.kind != "force":
+                raise ValueError(f"derivatives: got kind {derivatives.kind!r}, expected 'force'")
+            for j, radius in derivatives.cutoffs.items():
+                if j > 1:
+                    found = lattice_potential(crystal, radius, derivatives.tensors[j], threshold)
+                    higher[j], restored[j] = (found.energies, found.forces), found.change
+            cutoffs = dict(derivatives.cutoffs)
+            first = ForceConstants(
+                crystal,
+                cutoffs[1],
+                [-tensor.swapaxes(0, 1) for tensor in derivatives.tensors[1]],
+                derivatives.energies,
+                derivatives.label,
+            )
+        else:
+            first, cutoffs = derivatives, {1: derivatives.cutoff}
+        triangles, matrices = triangle_decomposition(crystal, first.cutoff, first.matrices)
+        constants = ForceConstants(crystal, first.cutoff, matrices, first.energies, first.label)
+        self._assemble(cutoffs, constants, triangles, higher, restored)
+
+    def _assemble(
+        self,
+        cutoffs: dict[int, float],
+        constants: ForceConstants,
+        triangles: list[Triangles],
+        higher: dict[int, tuple[list[Terms], list[Terms]]],
+        restored: dict[int, float],
+    ) -> None:
+        self.cutoffs = {int(j): float(r) for j, r in cutoffs.items()}
+        self.force_constants = constants
+        self.restored = restored
         self._triangles = triangles
-        self._match: StencilMatch | None = None
+        self._higher = higher
         self._tables: dict[str, np.ndarray] = {}
+        self._polynomials: PolynomialTables | None = None
+        pairs, linear = first_order_terms(constants.matrices, triangles)
+        each = range(self.crystal.n_basis)
+        self._energy_terms = [[pairs[a], *(energies[a] for energies, _ in higher.values())] for a in each]
+        self._force_terms = [[linear[a], *(forces[a] for _, forces in higher.values())] for a in each]
+        size = self._width()
+        self._energies, self._forces = (
+            flatten(terms, size, width) for terms, width in ((self._energy_terms, 1), (self._force_terms, 3))
+        )
 
     @classmethod
     @checked_keywords
@@ -94,9 +170,12 @@ class TaylorForces(SiteCalculator):
         qm: Calculator,
         crystal: Crystal,
         order: int = 1,
-        cutoff: float = 8.0,
+        cutoff: float | Sequence[float] = 8.0,
         *,
+        threshold: float = 1e-6,
         missing_tolerance: float = 0.01,
+        trust: float | None = None,
+        on_distrust: str = "raise",
         progress: bool = False,
     ) -> TaylorForces:
         """Expand the forces of `qm` about `crystal`.
@@ -104,15 +183,16 @@ class TaylorForces(SiteCalculator):
         Parameters
         ----------
         qm : ase.calculators.calculator.Calculator
-            A model with exact second derivatives (``TightBinding``), or any ASE calculator, whose forces are
-            differenced then (:func:`~ase_qmmm.taylor.displacement_derivatives`).
+            A model with a method ``force_derivatives(crystal, order, cutoff)``, as ``TightBinding``; for
+            orders 1 and 2 any ASE calculator, whose forces are differenced then
+            (:func:`~ase_qmmm.taylor.displacement_derivatives`).
         crystal : Crystal
             At the lattice constant of `qm` (``Crystal.relaxed``).
-        order : int
-            Order of the expansion of the forces; 1.
-        cutoff : float
-            Radius of the stencils (Å).
-        missing_tolerance : float
+        order : {1, 2, 3}
+            Order of the expansion of the forces.
+        cutoff : float or sequence of float
+            Radius of the stencils (Å); one for all orders, or one per order, the first order first.
+        threshold, missing_tolerance, trust, on_distrust
             See the class.
         progress : bool
             Show a progress bar.
@@ -120,39 +200,114 @@ class TaylorForces(SiteCalculator):
         Raises
         ------
         ValueError
-            Order other than 1, cutoff not positive or below the nearest-neighbour distance.
+            Order out of range, or higher than 2 for a calculator without derivatives; cutoff not positive or
+            below the nearest-neighbour distance; tensors that would not fit into memory.
         """
-        if not isinstance(crystal, Crystal):
-            raise TypeError(
-                f"crystal: got {type(crystal).__name__}, expected Crystal (make one of a unit cell)"
-            )
-        if order != 1:
-            raise ValueError(f"order: got {order!r}, expected 1")
-        check_positive("cutoff", cutoff, "Å")
-        if cutoff < crystal.nearest_neighbour_distance:
-            raise ValueError(
-                f"cutoff: got {cutoff:g} Å, expected more than the nearest-neighbour distance, "
-                f"{crystal.nearest_neighbour_distance:.4f} Å"
-            )
-        exact = getattr(qm, "force_constants", None)
-        if callable(exact):
-            constants = exact(crystal, cutoff, progress=progress)
-        else:
-            derivatives = displacement_derivatives(qm, crystal, 1, cutoff, progress=progress)
-            constants = ForceConstants.from_derivatives(derivatives)
-        return cls(constants, missing_tolerance=missing_tolerance)
+        cutoffs = checked_cutoffs(crystal, order, (1, 2, 3), cutoff)
+        derivatives = force_expansion(qm, crystal, cutoffs, progress)
+        return cls(
+            derivatives,
+            threshold=threshold,
+            missing_tolerance=missing_tolerance,
+            trust=trust,
+            on_distrust=on_distrust,
+        )
+
+    @property
+    def order(self) -> int:
+        """Order k of the expansion."""
+        return max(self.cutoffs)
 
     @property
     def cutoff(self) -> float:  # type: ignore[override]
-        """Radius of the stencils (Å)."""
-        return self.force_constants.cutoff
+        """Radius of the largest stencils (Å)."""
+        return max(self.cutoffs.values())
+
+    @cached_property
+    def coefficient_counts(self) -> dict[int, int]:
+        """Independent coefficients by order, under the symmetry of the crystal and the sum rules."""
+        return {j: count_force_constants(self.crystal, r, j + 1) for j, r in self.cutoffs.items()}
+
+    def rotational_violation(self) -> dict[int, float]:
+        """How far each order is from the sum rules of rotation (Born and Huang's for the first two).
+
+        Returns
+        -------
+        dict of int to float
+            By order j, the largest coefficient of g^(j - 1) in the change of a force, seen from the turned
+            crystal, under a rotation: eV/Å^j per radian.
+        """
+        return rotational_violation(self.crystal, self.cutoff, self._force_terms)
 
     def __repr__(self) -> str:
-        sizes = [len(phi) for phi in self.force_constants.matrices]
+        many = self.order > 1
+        cutoffs = ", ".join(f"{r:g}" for r in self.cutoffs.values())
+        # Counting clusters of high order over wide stencils takes seconds.
+        work = max(len(self.crystal.stencil(0, r)) ** j for j, r in self.cutoffs.items())
+        counts = ""
+        if work <= 2500:
+            counts = " + ".join(map(str, self.coefficient_counts.values())) + " independent coefficients, "
         return (
-            f"TaylorForces(order 1, cutoff {self.cutoff:g} Å, {max(sizes)} neighbours, "
+            f"TaylorForces(order {self.order}, cutoff{'s' * many} {cutoffs} Å, {self._width()} neighbours, "
+            f"{counts}trust {self.trust:.2f} Å, "
             f"{self.crystal._unit_cell.get_chemical_formula()}, from {self.force_constants.label})"
         )
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file (.npz), which :meth:`load` reads back to the same bits."""
+        constants = self.force_constants
+        header = {
+            "label": constants.label,
+            "cutoffs": list(self.cutoffs.values()),
+            "restored": list(self.restored.values()),
+            "parameters": self._parameters(),
+        }
+        arrays = {"energies": np.asarray(constants.energies, dtype=float)}
+        for a, (phi, t) in enumerate(zip(constants.matrices, self._triangles, strict=True)):
+            arrays[f"constants/{a}"] = phi
+            arrays[f"triangles/{a}/first"] = t.first
+            arrays[f"triangles/{a}/second"] = t.second
+            arrays[f"triangles/{a}/vectors"] = t.vectors
+        for name, number in (("energy", 0), ("force", 1)):
+            terms = [
+                [parts[number][a] for parts in self._higher.values()] for a in range(self.crystal.n_basis)
+            ]
+            arrays.update(terms_to_arrays(name, terms))
+        write_model(path, type(self).__name__, self.crystal, header, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TaylorForces:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            Not such a file, one of another model or version, cut off, or changed.
+        """
+        crystal, header, arrays = read_model(path, cls.__name__)
+        model = cls.__new__(cls)
+        TaylorModel.__init__(model, crystal, **header["parameters"])
+        each = range(crystal.n_basis)
+        cutoffs = dict(enumerate(header["cutoffs"], start=1))
+        orders = [j for j in cutoffs if j > 1]
+        energies = terms_from_arrays("energy", arrays, crystal.n_basis, [j + 1 for j in orders])
+        forces = terms_from_arrays("force", arrays, crystal.n_basis, orders)
+        higher = {
+            j: ([energies[a][k] for a in each], [forces[a][k] for a in each]) for k, j in enumerate(orders)
+        }
+        matrices = [arrays[f"constants/{a}"] for a in each]
+        triangles = [
+            Triangles(*(arrays[f"triangles/{a}/{name}"] for name in ("first", "second", "vectors")))
+            for a in each
+        ]
+        constants = ForceConstants(crystal, cutoffs[1], matrices, arrays["energies"], header["label"])
+        restored = dict(zip(orders, header["restored"], strict=True))
+        model._assemble(cutoffs, constants, triangles, higher, restored)
+        return model
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
@@ -163,12 +318,20 @@ class TaylorForces(SiteCalculator):
         if len(atoms) == 0:
             return SiteResult(0.0, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)))
         sites = np.arange(len(atoms)) if site_weights is None else np.flatnonzero(site_weights)
-        positions, energies, forces, virial = self._site_forces(atoms, sites, virial=site_weights is None)
-        if site_weights is None:
-            energy = float(energies.sum())
-        else:
-            forces, virial = _kernel_gradient(positions, *self._tables.values(), sites, site_weights)
-            energy = float(site_weights @ energies)
+
+        def compute(y: np.ndarray, match: StencilMatch) -> Computed:
+            if self.order == 1:
+                return self._first_order(y, match, sites, site_weights)
+            assert self._polynomials is not None
+            w = np.ones(len(y)) if site_weights is None else site_weights
+            energies, forces, virial, largest, worst = self._polynomials.gradients(
+                y, sites, self._energies, w
+            )
+            energies[sites] += self.force_constants.energies[match.basis[sites]]
+            return (energies, forces, virial), largest, worst
+
+        energies, forces, virial = self._computed(atoms, sites, compute)
+        energy = float(energies.sum() if site_weights is None else site_weights @ energies)
         return SiteResult(energy, energies, forces, self._turned_virial(virial))
 
     def evaluate_sites(self, atoms: Atoms, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,137 +340,67 @@ class TaylorForces(SiteCalculator):
         listed = np.flatnonzero(sites)
         if len(listed) == 0:
             return np.zeros(len(atoms)), np.zeros((len(atoms), 3))
-        _, energies, forces, _ = self._site_forces(atoms, listed, virial=False)
-        return energies, forces
 
-    def match(self, atoms: Atoms) -> StencilMatch:
-        """The stencil match in use for `atoms`, made at the first call for a structure."""
-        if self._match is None or not self._match.fits(atoms):
-            self._set_match(self.crystal.match(atoms, self.cutoff))
-        return self._current
+        def compute(y: np.ndarray, match: StencilMatch) -> Computed:
+            if self.order == 1:
+                found = _kernel_forces(y, *self._tables.values(), listed, self._shell, False)
+                energies, forces, _, largest, worst = found
+            else:
+                assert self._polynomials is not None
+                energies, forces, largest, worst = self._polynomials.values(
+                    y, listed, self._energies, self._forces
+                )
+            energies[listed] += self.force_constants.energies[match.basis[listed]]
+            return (energies, forces), largest, worst
 
-    @property
-    def _current(self) -> StencilMatch:
-        assert self._match is not None
-        return self._match
+        result: tuple[np.ndarray, np.ndarray] = self._computed(atoms, listed, compute)
+        return result
 
-    def _set_match(self, match: StencilMatch) -> None:
-        self._match = match
-        rotation, constants, crystal = match.rotation, self.force_constants, self.crystal
-        width = match.neighbours.shape[1]
-        phi = np.zeros((crystal.n_basis, width, 3, 3))
-        rho = np.zeros((crystal.n_basis, width, 3))
-        shell = np.zeros(crystal.n_basis, dtype=int)
-        for a, matrices in enumerate(constants.matrices):
+    def _first_order(
+        self, y: np.ndarray, match: StencilMatch, sites: np.ndarray, weights: np.ndarray | None
+    ) -> Computed:
+        """Energies, forces and virial by the kernels of the first order."""
+        energies, forces, virial, largest, worst = _kernel_forces(
+            y, *self._tables.values(), sites, self._shell, weights is None
+        )
+        if weights is not None:
+            forces, virial = _kernel_gradient(y, *self._tables.values(), sites, weights)
+        energies[sites] += self.force_constants.energies[match.basis[sites]]
+        return (energies, forces, virial), largest, worst
+
+    def _influences(self) -> list[np.ndarray]:
+        each = range(self.crystal.n_basis)
+        scale = max(float(np.linalg.norm(self.force_constants.onsite(a))) for a in each)
+        out = []
+        for a in each:
+            size = len(self.crystal.stencil(a, self.cutoff))
+            part = np.zeros(size)
+            first = np.linalg.norm(self.force_constants.matrices[a], axis=(1, 2)) / max(scale, 1e-300)
+            part[: len(first)] = first
+            for terms in (self._energy_terms[a][1:], self._force_terms[a][1:]):
+                for t in terms:
+                    whole = np.sqrt((t.coefficients**2).sum())
+                    part = np.maximum(part, t.influence(size) / max(whole, 1e-300))
+            out.append(part)
+        return out
+
+    def _set_tables(self, match: StencilMatch) -> None:
+        if self.order > 1:
+            self._polynomials = PolynomialTables(match, self._rho, self._shell)
+            return
+        rotation, crystal = match.rotation, self.crystal
+        phi = np.zeros((crystal.n_basis, match.neighbours.shape[1], 3, 3))
+        for a, matrices in enumerate(self.force_constants.matrices):
             phi[a, : len(matrices)] = rotation @ matrices @ rotation.T
-            vectors = crystal.stencil(a, self.cutoff)
-            rho[a, : len(matrices)] = vectors @ rotation.T
-            shell[a] = np.sum(np.linalg.norm(vectors, axis=1) < 1.2 * crystal.nearest_neighbour_distance)
         counts = [len(t.first) for t in self._triangles]
         self._tables = {
             "translations": match.shifts @ match.cell,
             "neighbours": match.neighbours,
             "basis": match.basis,
-            "rho": rho,
+            "rho": self._rho @ rotation.T,
             "phi": phi,
             "starts": np.concatenate([[0], np.cumsum(counts)]).astype(int),
             "first": np.concatenate([t.first for t in self._triangles]),
             "second": np.concatenate([t.second for t in self._triangles]),
             "axial": np.concatenate([t.vectors for t in self._triangles]) @ rotation.T,
         }
-        self._shell = shell
-        self._stretch = _cell_stretch(match)
-        # Sites that may not be evaluated, with the norm of what they lack.
-        lost = np.where(match.missing, np.linalg.norm(phi, axis=(2, 3))[match.basis], 0.0).max(
-            axis=1, initial=0.0
-        )
-        scale = max(float(np.linalg.norm(constants.onsite(a))) for a in range(crystal.n_basis))
-        self._lost = np.where(match.basis < 0, np.inf, lost)
-        self._bad = self._lost > self.missing_tolerance * scale
-
-    def _site_forces(
-        self, atoms: Atoms, sites: np.ndarray, *, virial: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Unwrapped positions, energies, forces and virial of `sites`, where the match must hold."""
-        limit = 0.45 * self.crystal.nearest_neighbour_distance
-        for attempt in range(2):
-            match = self.match(atoms)
-            y = np.ascontiguousarray(
-                unwrap(atoms.positions, match.positions, match.cell, match.pbc), dtype=float
-            )
-            moved = y - match.positions
-            if attempt == 0 and np.einsum("nc,nc->n", moved, moved).max(initial=0.0) > limit**2:
-                # An atom may have left its site for another one, out of sight of the sites evaluated.
-                self._match = None
-                continue
-            bad = sites[self._bad[sites]]
-            if not len(bad):
-                energies, forces, total, largest, worst = _kernel_forces(
-                    y, *self._tables.values(), sites, self._shell, virial
-                )
-                if largest <= limit**2:
-                    energies[sites] += self.force_constants.energies[match.basis[sites]]
-                    return y, energies, forces, total
-            if attempt == 0 and not np.array_equal(match.positions, atoms.positions):
-                # The atoms may have been replaced by others of the same kind: look again, once.
-                self._match = None
-                continue
-            break
-        if len(bad):
-            self._raise_bad(atoms, bad)
-        raise MatchError(
-            f"TaylorForces: atom {worst} has moved {np.sqrt(largest):.2f} Å relative to a neighbour, more "
-            f"than {limit:.2f} Å; the expansion about the crystal does not hold there, make it a QM atom"
-        )
-
-    def _turned_virial(self, virial: np.ndarray) -> np.ndarray:
-        """Virial -dE/dstrain (3, 3), with the turn of the orientation R under the strain.
-
-        `virial` W is at fixed R. In a periodic cell F = V R follows the cell: a strain e of a stretched cell
-        turns R by an angle ``e_ij (v_j - v_i) / (v_i + v_j)`` in the axes of V, which does work on the
-        antisymmetric part of W. As E does not change when atoms and R turn together, the sum is
-        ``W_ij 2 v_i / (v_i + v_j)``, symmetrised.
-        """
-        if self._stretch is not None:
-            v, axes = self._stretch
-            virial = axes @ (axes.T @ virial @ axes * (2 * v[:, None] / (v[:, None] + v))) @ axes.T
-        symmetric: np.ndarray = (virial + virial.T) / 2
-        return symmetric
-
-    def _raise_bad(self, atoms: Atoms, bad: np.ndarray) -> None:
-        match = self._current
-        no_site = bad[match.basis[bad] < 0]
-        if len(no_site):
-            raise MatchError(
-                f"TaylorForces: {len(no_site)} atoms sit on no site of the crystal (first: atom {no_site[0]} "
-                f"at {np.round(atoms.positions[no_site[0]], 3).tolist()}); they belong into the QM region"
-            )
-        worst = int(bad[np.argmax(self._lost[bad])])
-        lacking = match.missing[worst]
-        distance = float(np.linalg.norm(match.vectors[worst][lacking], axis=1).min())
-        norms = [np.linalg.norm(phi, axis=(1, 2)) for phi in self.force_constants.matrices]
-        scale = max(
-            float(np.linalg.norm(self.force_constants.onsite(a))) for a in range(self.crystal.n_basis)
-        )
-        lengths = [np.linalg.norm(self.crystal.stencil(a, self.cutoff), axis=1) for a in range(len(norms))]
-        needed = max(
-            float(r[n > self.missing_tolerance * scale].max(initial=0.0))
-            for r, n in zip(lengths, norms, strict=True)
-        )
-        raise MatchError(
-            f"TaylorForces: {len(bad)} atoms lack neighbours that matter (worst: atom {worst} at "
-            f"{np.round(atoms.positions[worst], 3).tolist()}, nothing at {distance:.2f} Å where the crystal "
-            f"has an atom): a defect or a surface lies in their stencil. Make every atom within "
-            f"{needed:.2f} Å of it a QM atom (r_qm > {needed:.2f} Å), freeze it, or lower the cutoff"
-        )
-
-
-def _cell_stretch(match: StencilMatch) -> tuple[np.ndarray, np.ndarray] | None:
-    """Principal stretches (3,) and axes (3, 3) of the left stretch V of a cell whose F = V R fixes R."""
-    cell = Atoms(cell=match.cell, pbc=match.pbc)
-    gradient = cell_deformation(match.crystal, cell, match.rotation)
-    if gradient is None or len(match.crystal.lattice) < 3:
-        return None
-    stretch = gradient @ match.rotation.T
-    v, axes = np.linalg.eigh((stretch + stretch.T) / 2)
-    return v, axes

@@ -20,8 +20,9 @@ import numpy as np
 
 from ..crystal import Crystal
 from .force_constants import reverse_index
+from .polynomials import ZERO, Terms
 
-__all__ = ["Triangles", "axial", "triangle_decomposition"]
+__all__ = ["Triangles", "axial", "first_order_terms", "triangle_decomposition"]
 
 log = logging.getLogger(__name__)
 
@@ -141,3 +142,26 @@ def triangle_decomposition(
         symmetric = (phi + phi.swapaxes(1, 2)) / 2
         conservative.append(symmetric + _matrices(fitted[starts[a] : starts[a + 1]]))
     return out, conservative
+
+
+def first_order_terms(
+    matrices: list[np.ndarray], triangles: list[Triangles]
+) -> tuple[list[Terms], list[Terms]]:
+    """Site energies and forces of first order as packed polynomials, per basis atom."""
+    energies, forces = [], []
+    for phi, corner in zip(matrices, triangles, strict=True):
+        size = 3 * len(phi)
+        quadratic = np.zeros((size, size))
+        for k, matrix in enumerate(phi):
+            quadratic[3 * k : 3 * k + 3, 3 * k : 3 * k + 3] = -0.25 * matrix
+        crosses = _matrices(corner.vectors)  # b . (g x h) = g . B h
+        for p, q, cross in zip(corner.first, corner.second, crosses, strict=True):
+            quadratic[3 * p : 3 * p + 3, 3 * q : 3 * q + 3] += cross
+        quadratic = quadratic + quadratic.T
+        quadratic[np.diag_indices(size)] /= 2
+        scale = ZERO * np.abs(quadratic).max(initial=0.0)
+        tuples = np.argwhere(np.triu(np.abs(quadratic) > scale))
+        energies.append(Terms(tuples, quadratic[tuple(tuples.T)]))
+        vectors = -phi.transpose(0, 2, 1).reshape(-1, 3)
+        forces.append(Terms(np.arange(size)[:, None], vectors))
+    return energies, forces

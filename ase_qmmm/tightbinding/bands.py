@@ -175,8 +175,9 @@ def band_gap(calc: TightBinding | str, atoms: Atoms | Crystal, kpts: Any = None)
     bands = np.sort(np.concatenate(list(levels), axis=1), axis=1)
     full = n_electrons * n_spin / 2
     highest, lowest = int(np.ceil(full - 1e-9)) - 1, int(np.floor(full + 1e-9))
-    if lowest >= bands.shape[1]:
-        raise NumericsError(f"{calc.model.name}: {n_electrons:g} electrons fill all bands, there is no gap")
+    if not 0 <= highest <= lowest < bands.shape[1]:
+        which = "all bands" if full > 0 else "no band"
+        raise NumericsError(f"{calc.model.name}: {n_electrons:g} electrons fill {which}, there is no gap")
     valence, conduction = bands[:, highest], bands[:, lowest]
     difference = conduction - valence
     top = int(np.flatnonzero(valence > valence.max() - _SAME)[0])

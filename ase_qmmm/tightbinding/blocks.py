@@ -70,7 +70,7 @@ class Carver(Protocol):
 
 
 class Boundary(Protocol):
-    """How a cluster ends."""
+    """How a cluster ends; ``has_virial = False`` beside what is below says that results have no virial."""
 
     name: str
     default_buffer: float  # Å

@@ -255,7 +255,8 @@ def _period(vector: np.ndarray, inverse_periods: np.ndarray, repeats: int) -> in
 class EmbeddedBoundary:
     """Clusters end in the perfect crystal, by its frozen self-energy (:class:`Embedded`).
 
-    For a crystal with point defects, periodic in any direction. Blocks that are translated copies of each
+    For a crystal with point defects, periodic in any direction. There is no stress: the self-energy is
+    frozen. Blocks that are translated copies of each
     other share one self-energy: choose `block` so that it divides the system into whole cells.
 
     Parameters
@@ -268,6 +269,8 @@ class EmbeddedBoundary:
 
     name = "embedded"
     default_buffer = 8.0  # Å
+    #: The self-energy is that of one strain.
+    has_virial = False
 
     def __init__(self, crystal: Crystal, error: float = 1e-6) -> None:
         if not isinstance(crystal, Crystal):

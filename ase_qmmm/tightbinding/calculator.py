@@ -34,7 +34,10 @@ RESPONSE_LENGTH = 30.0
 
 
 class Solver(Protocol):
-    """How site energies are computed, where not from the whole spectrum."""
+    """How site energies are computed, where not from the whole spectrum.
+
+    One with an attribute ``has_virial = False`` gives no virial, and the calculator no stress.
+    """
 
     def evaluate(self, calc: TightBinding, atoms: Atoms, weights: np.ndarray | None) -> SiteResult:
         """See :meth:`TightBinding.evaluate`."""
@@ -69,8 +72,8 @@ class TightBinding(SiteCalculator):
     solver : "dense" or an object
         ``"dense"``: LAPACK on dense matrices. :class:`Embedded`: a cluster in frozen surroundings.
         :class:`DivideAndConquer`: block by block, at a cost linear in the number of atoms. The latter two
-        give energies and forces at fixed `mu`; levels, charges and the response of forces are dense with
-        any solver.
+        give energies and forces at fixed `mu`, and no stress where clusters are embedded; levels, charges and
+        the response of forces are dense with any solver.
 
     Raises
     ------
@@ -127,6 +130,8 @@ class TightBinding(SiteCalculator):
             raise ValueError("energy: 'grand' needs a chemical potential, give mu (eV)")
         self.kpts = kpts
         self.solver = solver
+        if not getattr(solver, "has_virial", True):
+            self.implemented_properties = [p for p in self.implemented_properties if p != "stress"]
         #: What the solver keeps from one evaluation to the next.
         self.solver_state: Any = None
         #: Chemical potential (eV) of the last evaluation.

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .matrices import Matrices, PatternDensity
-from .perturbation import repulsive_stacks, repulsive_terms
+from .perturbation import repulsive_stacks
+from .repulsion import Repulsion
 
 __all__ = ["CellExpansion"]
 
@@ -72,7 +73,7 @@ class CellExpansion:
         m, n = self.matrices, self.n
         stacks = [repulsive_stacks(m, g) for g in m.groups]
         densities = [self._densities(stacks, k) for k in range(1, order + 1)]
-        terms = repulsive_terms(m)
+        terms = Repulsion(m).functions
         out = [np.zeros((n + self.with_mu,) * j) for j in range(1, order + 1)]
         for j, target in enumerate(out, start=1):
             target[(slice(0, n),) * j] = _chain([terms[:, k] for k in range(1, j + 1)], densities, j)

@@ -22,22 +22,23 @@ __all__ = ["crystal_sites", "geometry_sites", "near"]
 
 def near(
     atoms: Atoms, index: np.ndarray, shifts: np.ndarray, wrapped: np.ndarray, radius: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms (p,) within `radius` of a cluster and not in it, and the offsets (p, 3) of their images."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms (p,) within `radius` of a cluster, not in it; offsets (p, 3) of their images; distances (p,)."""
     place = np.full(len(atoms), -1)
     place[index] = np.arange(len(index))
     own = np.where(wrapped, 0, shifts)
-    i, j, S = neighbour_pairs(atoms, radius, "ijS")
+    i, j, d, S = neighbour_pairs(atoms, radius, "ijdS")
     from_cluster = place[i] >= 0
-    i, j, S = i[from_cluster], j[from_cluster], S[from_cluster]
+    i, j, d, S = i[from_cluster], j[from_cluster], d[from_cluster], S[from_cluster]
     target = np.where(wrapped, 0, own[place[i]] + S)
-    inside = (place[j] >= 0) & (target == own[np.maximum(place[j], 0)]).all(axis=1)
-    keys = np.unique(np.column_stack([j, target])[~inside], axis=0)
-    return keys[:, 0], keys[:, 1:] @ atoms.cell.array
+    outside = (place[j] < 0) | (target != own[np.maximum(place[j], 0)]).any(axis=1)
+    keys, image = np.unique(np.column_stack([j, target])[outside], axis=0, return_inverse=True)
+    distance = np.full(len(keys), np.inf)
+    np.minimum.at(distance, image.ravel(), d[outside])
+    return keys[:, 0], keys[:, 1:] @ atoms.cell.array, distance
 
 
 def crystal_sites(
-    solver: Embedded,
     atoms: Atoms,
     index: np.ndarray,
     placed: np.ndarray,
@@ -52,18 +53,8 @@ def crystal_sites(
     inverse = np.linalg.pinv(labels.lattice)
     moved = placed[on_site] - atoms.positions[index[on_site]]
     cells = labels.cells[index[on_site]] + np.rint(moved @ inverse).astype(int)
-    # Vacant sites between atoms of the cluster, on the image next to it.
-    tree = cKDTree(placed)
-    shell = 1.2 * crystal.nearest_neighbour_distance
-    if len(labels.vacant_basis):
-        for step in product((-1, 0, 1), repeat=len(labels.periods)):
-            vacant = labels.vacant_cells + np.array(step, dtype=int) @ labels.periods
-            positions = labels.site_positions(vacant, labels.vacant_basis)
-            counts = np.array([len(found) for found in tree.query_ball_point(positions, shell)])
-            sizes = np.array([len(crystal.stencil(int(b), shell)) for b in labels.vacant_basis])
-            between = counts > sizes / 2
-            cells = np.concatenate([cells, vacant[between]])
-            basis = np.concatenate([basis, labels.vacant_basis[between]])
+    vacant, vacant_basis = _vacant_sites(labels, cells, placed, atoms, wrapped)
+    cells, basis = np.concatenate([cells, vacant]), np.concatenate([basis, vacant_basis])
     filled = np.full(len(basis), -1)
     filled[: len(on_site)] = on_site
     # Sites in the order of the lattice: translated clusters share one self-energy.
@@ -85,6 +76,34 @@ def crystal_sites(
     sites = _along_periods(deformed, basis, cells, periods, axes)
     _check_strays(sites, placed, np.setdiff1d(np.arange(len(index)), on_site), index, labels, cutoff)
     return sites, filled
+
+
+def _vacant_sites(
+    labels: Any, cells: np.ndarray, placed: np.ndarray, atoms: Atoms, wrapped: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cells (v, d) and basis (v,) of the vacant sites between atoms of the cluster, on the image next to it.
+
+    `cells` are those of its atoms, `placed` (m, 3) their positions.
+    """
+    crystal, periods = labels.crystal, labels.periods
+    found, basis = labels.vacant_cells, labels.vacant_basis
+    if not len(basis):
+        return found, basis
+    shell = 1.2 * crystal.nearest_neighbour_distance
+    along = wrapped[atoms.pbc]
+    images = [np.array(s) @ atoms.cell.array[wrapped] for s in product((-1, 0, 1), repeat=int(along.sum()))]
+    tree = cKDTree(np.concatenate([placed + image for image in images]))
+    sizes = np.array([len(crystal.stencil(int(b), shell)) for b in basis])
+    turns = np.rint((cells.mean(axis=0) - found) @ np.linalg.pinv(periods.astype(float))).astype(int)
+    all_cells, all_basis = [], []
+    # Along an axis along which the cluster is periodic, all images are one.
+    for step in product(*[(0,) if one else (-1, 0, 1) for one in along]):
+        image = found + (turns + np.array(step, dtype=int)) @ periods
+        around = tree.query_ball_point(labels.site_positions(image, basis), shell, return_length=True)
+        between = around > sizes / 2
+        all_cells.append(image[between])
+        all_basis.append(basis[between])
+    return np.concatenate(all_cells), np.concatenate(all_basis)
 
 
 def _along_periods(
@@ -183,16 +202,17 @@ def geometry_sites(
     taken, times = np.unique(site[site >= 0], return_counts=True)
     if (times > 1).any():
         raise StructureError(f"reference: atom {taken[times > 1][0]} is the nearest one to several atoms")
-    # Sites without an atom are vacancies of the surroundings too.
+    # Sites without an atom are vacancies of the surroundings too, and elements those of the structure.
     kept = np.sort(taken)
     renumber = np.full(len(reference), -1)
     renumber[kept] = np.arange(len(kept))
     occupied = reference[kept]
+    occupied.numbers[renumber[site[site >= 0]]] = atoms.numbers[site >= 0]
     on_site = np.flatnonzero(site[index] >= 0)
     own = renumber[site[index[on_site]]]
     jumps = np.rint((placed[on_site] - atoms.positions[index[on_site]]) @ np.linalg.pinv(atoms.cell.array))
     own_shifts = (shift[index[on_site]] + jumps).astype(int)
-    outside, outside_offsets = near(occupied, own, own_shifts, wrapped, solver.depth)
+    outside, outside_offsets, _ = near(occupied, own, own_shifts, wrapped, solver.depth)
     if not len(outside):
         raise StructureError(
             "reference: no atom outside the cluster; the whole system is in it, use solver='dense'"
@@ -203,7 +223,7 @@ def geometry_sites(
     )
     inner = np.concatenate([own, outside])
     inner_shifts = np.rint((positions - occupied.positions[inner]) @ np.linalg.pinv(cell)).astype(int)
-    passive, passive_offsets = near(occupied, inner, inner_shifts, wrapped, cutoff)
+    passive, passive_offsets, _ = near(occupied, inner, inner_shifts, wrapped, cutoff)
     sub = Atoms(
         numbers=occupied.numbers[np.concatenate([inner, passive])],
         positions=np.concatenate([positions, occupied.positions[passive] + passive_offsets]),

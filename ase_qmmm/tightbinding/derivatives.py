@@ -16,10 +16,11 @@ import numpy as np
 
 from ..crystal import Crystal
 from ..errors import check_positive
-from ..symmetry import Operation, space_group, stencil_permutation
+from ..symmetry import space_group, stencil_permutation
 from ..taylor.crystal_derivatives import CrystalDerivatives, check_memory
 from ..taylor.site_symmetry import inequivalent_pairs, spread, spread_pairs, symmetrised, taken, turned
-from .calculator import TightBinding, fermi_level, k_grid
+from .calculator import TightBinding, fermi_level
+from .crystal_grid import lattice_grid, repeat_length
 from .expansion import Expansion, repulsive_derivatives, repulsive_fourth
 from .fourth import fourth_derivatives
 from .greens import CrystalMatrices
@@ -31,9 +32,8 @@ __all__ = ["force_derivatives", "site_energy_derivatives"]
 
 log = logging.getLogger(__name__)
 
-# The crystal repeats after the extent of a region and so much more (Å): derivatives of silicon are right to
-# 1e-7 then (docs/derivatives.md).
-MARGIN = 40.0
+# Errors of the pole sums and of the repetition make about the same error of derivatives at this ratio.
+REPEAT_ERROR = 100.0
 # GB of the tensors: fourth order with the 28 neighbours of silicon within 5 Å, just.
 MAX_MEMORY = 4.0
 
@@ -45,7 +45,7 @@ def site_energy_derivatives(
     cutoff: float | Sequence[float] = 5.0,
     *,
     error: float = 1e-9,
-    margin: float = MARGIN,
+    margin: float | None = None,
     progress: bool = False,
     max_memory: float = MAX_MEMORY,
 ) -> CrystalDerivatives:
@@ -62,10 +62,13 @@ def site_energy_derivatives(
     cutoff : float or sequence of float
         Å; one for all orders, or one per order.
     error : float
-        Of the pole sums, relative, see :func:`~ase_qmmm.tightbinding.poles.fermi_poles`.
-    margin : float
-        Å. The crystal repeats after the extent of all sites involved and so much more; metals need more than
-        the default, which is for a gap.
+        Of the pole sums, relative, see :func:`~ase_qmmm.tightbinding.poles.fermi_poles`; a hundred times as
+        much is allowed for `margin`.
+    margin : float, optional
+        Å. The crystal repeats after the extent of all sites involved and so much more. By default the crystal
+        repeats after the length at which the images of its Green's function have decayed, about 65 Å in
+        silicon and several times that in metals, where a warning in the log gives the error that the largest
+        grid leaves (:func:`~ase_qmmm.tightbinding.crystal_grid.repeat_length`).
     progress : bool
         Show a progress bar.
     max_memory : float
@@ -85,7 +88,8 @@ def site_energy_derivatives(
     ----------
     H. Chen and C. Ortner, Multiscale Model. Simul. 15, 184 (2017), eqs. (12), (13), theorem 3.1.
     """
-    return _derivatives("energy", calc, crystal, order, cutoff, error, margin, progress, max_memory)
+    cutoffs = _cutoffs("energy", crystal, order, cutoff, max_memory)
+    return _Derivatives("energy", calc, crystal, cutoffs, error, margin, progress).all_orders()
 
 
 def force_derivatives(
@@ -95,7 +99,7 @@ def force_derivatives(
     cutoff: float | Sequence[float] = 5.0,
     *,
     error: float = 1e-9,
-    margin: float = MARGIN,
+    margin: float | None = None,
     progress: bool = False,
     max_memory: float = MAX_MEMORY,
 ) -> CrystalDerivatives:
@@ -108,20 +112,14 @@ def force_derivatives(
     ----------
     H. Chen and C. Ortner, Multiscale Model. Simul. 15, 184 (2017), eqs. (15), (16), theorem 3.2.
     """
-    return _derivatives("force", calc, crystal, order, cutoff, error, margin, progress, max_memory)
+    cutoffs = _cutoffs("force", crystal, order, cutoff, max_memory)
+    return _Derivatives("force", calc, crystal, cutoffs, error, margin, progress).all_orders()
 
 
-def _derivatives(
-    kind: str,
-    calc: TightBinding,
-    crystal: Crystal,
-    order: int,
-    cutoff: float | Sequence[float],
-    error: float,
-    margin: float,
-    progress: bool,
-    max_memory: float,
-) -> CrystalDerivatives:
+def _cutoffs(
+    kind: str, crystal: Crystal, order: int, cutoff: float | Sequence[float], max_memory: float
+) -> dict[int, float]:
+    """Radius (Å) of each order, checked."""
     # Forces of fourth order would need matrix elements differentiated five times.
     if order not in ((1, 2, 3, 4) if kind == "energy" else (1, 2, 3)):
         raise ValueError(f"order: got {order!r}, expected 1, 2{', 3 or 4' if kind == 'energy' else ' or 3'}")
@@ -130,16 +128,8 @@ def _derivatives(
     if len(radii) != order:
         raise ValueError(f"cutoff: got {len(radii)} radii for {order} orders; give one, or one per order")
     cutoffs = {j: check_positive("cutoff", r, "Å") for j, r in enumerate(radii, start=1)}
-    check_positive("margin", margin, "Å", zero=True)
     check_memory(kind, crystal, cutoffs, check_positive("max_memory", max_memory, "GB"))
-    calc = at_fermi_level(calc, crystal)
-    assert calc.mu is not None
-    group = space_group(crystal)
-    tensors: dict[int, list[np.ndarray]] = {}
-    for j, radius in cutoffs.items():
-        tensors[j] = _all_sites(kind, calc, crystal, j, radius, group, error, margin, progress)
-    energies = calc.for_crystal(crystal.unit_cell).evaluate(crystal.unit_cell).energies
-    return CrystalDerivatives(crystal, kind, cutoffs, tensors, energies, repr(calc))
+    return cutoffs
 
 
 def at_fermi_level(calc: TightBinding, crystal: Crystal) -> TightBinding:
@@ -153,85 +143,106 @@ def at_fermi_level(calc: TightBinding, crystal: Crystal) -> TightBinding:
     return calc
 
 
-def _all_sites(
-    kind: str,
-    calc: TightBinding,
-    crystal: Crystal,
-    order: int,
-    cutoff: float,
-    group: list[Operation],
-    error: float,
-    margin: float,
-    progress: bool,
-) -> list[np.ndarray]:
-    """Tensors of one order for all basis atoms, computed for inequivalent ones only."""
-    out: dict[int, np.ndarray] = {}
-    for basis in range(crystal.n_basis):
-        source = next((op for op in group if op.sites[basis] in out), None)
-        if source is not None:
+class _Derivatives:
+    """What the derivatives of all orders and basis atoms share."""
+
+    def __init__(
+        self,
+        kind: str,
+        calc: TightBinding,
+        crystal: Crystal,
+        cutoffs: dict[int, float],
+        error: float,
+        margin: float | None,
+        progress: bool,
+    ) -> None:
+        if margin is not None:
+            check_positive("margin", margin, "Å", zero=True)
+        self.kind, self.crystal, self.cutoffs = kind, crystal, cutoffs
+        self.calc = calc = at_fermi_level(calc, crystal)
+        assert calc.mu is not None
+        self.mu = calc.mu
+        self.error, self.progress = error, progress
+        self.group = space_group(crystal)
+        extents = {j: 2 * (radius + calc.model.cutoff) for j, radius in cutoffs.items()}
+        if margin is None:
+            wanted = REPEAT_ERROR * check_positive("error", error)
+            length, estimate = repeat_length(
+                calc.model, crystal, self.mu, calc.kT, max(cutoffs.values()), wanted
+            )
+            log.info("the crystal repeats after %.0f Å, estimated error %.1e", length, estimate)
+            self.grids = {j: lattice_grid(crystal, max(extent, length)) for j, extent in extents.items()}
+        else:
+            self.grids = {j: lattice_grid(crystal, extent + margin) for j, extent in extents.items()}
+
+    def all_orders(self) -> CrystalDerivatives:
+        """The tensors of all orders."""
+        tensors = {order: self.all_sites(order) for order in self.cutoffs}
+        cell = self.crystal.unit_cell
+        energies = self.calc.for_crystal(cell).evaluate(cell).energies
+        return CrystalDerivatives(self.crystal, self.kind, self.cutoffs, tensors, energies, repr(self.calc))
+
+    def all_sites(self, order: int) -> list[np.ndarray]:
+        """Tensors of one order for all basis atoms, computed for inequivalent ones only."""
+        out: dict[int, np.ndarray] = {}
+        for basis in range(self.crystal.n_basis):
+            source = next((op for op in self.group if op.sites[basis] in out), None)
+            if source is None:
+                out[basis] = self.one_site(basis, order)
+                continue
             # The operation maps this atom onto one done before; the tensor comes back by its inverse.
             there = out[int(source.sites[basis])]
-            permutation = stencil_permutation(crystal, source, basis, cutoff)
-            picked = taken(there, permutation, kind, order)
-            out[basis] = turned(picked, source.rotation.T, kind, order)
-            continue
-        own = [op for op in group if op.sites[basis] == basis]
-        out[basis] = _one_site(kind, calc, crystal, basis, order, cutoff, own, error, margin, progress)
-    return [out[b] for b in range(crystal.n_basis)]
+            permutation = stencil_permutation(self.crystal, source, basis, self.cutoffs[order])
+            picked = taken(there, permutation, self.kind, order)
+            out[basis] = turned(picked, source.rotation.T, self.kind, order)
+        return [out[b] for b in range(self.crystal.n_basis)]
 
-
-def _one_site(
-    kind: str,
-    calc: TightBinding,
-    crystal: Crystal,
-    basis: int,
-    order: int,
-    cutoff: float,
-    own: list[Operation],
-    error: float,
-    margin: float,
-    progress: bool,
-) -> np.ndarray:
-    model = calc.model
-    assert calc.mu is not None
-    extent = 2 * (cutoff + model.cutoff) + margin
-    grid = tuple(int(n) for n in k_grid(crystal.unit_cell, extent)[crystal.unit_cell.pbc])
-    permutations = [stencil_permutation(crystal, op, basis, cutoff) for op in own]
-    chosen = np.unique(np.min(permutations, axis=0))
-    pairs = inequivalent_pairs(permutations) if order == 4 else []
-    total = np.zeros(1)
-    for spin in range(model.n_spin):
-        matrices = CrystalMatrices(model, crystal, grid, spin)
-        poles = fermi_poles(*matrices.bounds(), calc.mu, calc.kT, error)
-        region = Region(model, crystal, basis, cutoff, grid, order + (kind == "force"), spin)
-        log.info("order %d: %d sites, %d poles, grid %s", order, region.n_sites, len(poles.poles), grid)
+    def one_site(self, basis: int, order: int) -> np.ndarray:
+        """Tensor of one order of one basis atom."""
+        kind, crystal, model = self.kind, self.crystal, self.calc.model
+        cutoff, grid = self.cutoffs[order], self.grids[order]
+        own = [op for op in self.group if op.sites[basis] == basis]
+        permutations = [stencil_permutation(crystal, op, basis, cutoff) for op in own]
+        chosen = np.unique(np.min(permutations, axis=0))
+        pairs = inequivalent_pairs(permutations) if order == 4 else []
+        total = np.zeros(1)
+        for spin in range(model.n_spin):
+            matrices = CrystalMatrices(model, crystal, grid, spin)
+            poles = fermi_poles(*matrices.bounds(), self.mu, self.calc.kT, self.error)
+            region = Region(model, crystal, basis, cutoff, grid, order + (kind == "force"), spin)
+            log.info("order %d: %d sites, %d poles, grid %s", order, region.n_sites, len(poles.poles), grid)
+            if kind == "energy":
+                sources, residues = [Source(region, weighted=True)], -poles.grand
+            else:
+                sources, residues = (
+                    [Source(region, displacements=((0, c),)) for c in range(3)],
+                    poles.occupation,
+                )
+            expansion = Expansion(
+                region, matrices, poles, sources, 2 / model.n_spin * residues, self.progress
+            )
+            total = total + (
+                expansion.first()
+                if order == 1
+                else expansion.second()
+                if order == 2
+                else expansion.third(chosen)
+                if order == 3
+                else fourth_derivatives(expansion, pairs)
+            )
+        if model.repulsive and order == 4:
+            total = total + repulsive_fourth(region, pairs)
+        elif model.repulsive:
+            total = total + repulsive_derivatives(region, kind, order, chosen)
         if kind == "energy":
-            sources, residues = [Source(region, weighted=True)], -poles.grand
-        else:
-            sources, residues = [Source(region, displacements=((0, c),)) for c in range(3)], poles.occupation
-        expansion = Expansion(region, matrices, poles, sources, 2 / model.n_spin * residues, progress)
-        total = total + (
-            expansion.first()
-            if order == 1
-            else expansion.second()
-            if order == 2
-            else expansion.third(chosen)
-            if order == 3
-            else fourth_derivatives(expansion, pairs)
-        )
-    if model.repulsive and order == 4:
-        total = total + repulsive_fourth(region, pairs)
-    elif model.repulsive:
-        total = total + repulsive_derivatives(region, kind, order, chosen)
-    if kind == "energy":
-        total = total[0]
-    if order == 3:
-        total = spread(total, chosen, own, permutations, kind)
-        # Exact for each order of the indices; the mean makes them equal to the last digit.
-        axes = 1 if kind == "force" else 0
-        shift = np.moveaxis(total, (axes, axes + 1), (axes + 2, axes + 3))
-        last = np.moveaxis(total, (axes, axes + 1), (axes + 4, axes + 5))
-        total = (total + shift + last) / 3
-    if order == 4:
-        total = symmetrised(spread_pairs(total, pairs, own, permutations))
-    return total
+            total = total[0]
+        if order == 3:
+            total = spread(total, chosen, own, permutations, kind)
+            # Exact for each order of the indices; the mean makes them equal to the last digit.
+            axes = 1 if kind == "force" else 0
+            shift = np.moveaxis(total, (axes, axes + 1), (axes + 2, axes + 3))
+            last = np.moveaxis(total, (axes, axes + 1), (axes + 4, axes + 5))
+            total = (total + shift + last) / 3
+        if order == 4:
+            total = symmetrised(spread_pairs(total, pairs, own, permutations))
+        return total

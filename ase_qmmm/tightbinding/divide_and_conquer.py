@@ -72,7 +72,7 @@ class DivideAndConquer:
         crystal with point defects, periodic in all its directions. ``"open"``: clusters with a free surface,
         for any structure; a periodic direction no longer than a block and two buffers stays periodic, with
         k-points. ``"embedded"``: clusters in the frozen self-energy of `crystal` (:class:`Embedded`), for
-        a crystal with point defects.
+        a crystal with point defects; without stress.
         An object with ``name`` and ``carver`` (:class:`~ase_qmmm.tightbinding.blocks.Boundary`) decides
         itself.
     crystal : Crystal, optional
@@ -133,6 +133,11 @@ class DivideAndConquer:
         workers = "" if self.pool.executor is None else f", executor={self.pool.executor!r}"
         return f"DivideAndConquer({parts}{workers})"
 
+    @property
+    def has_virial(self) -> bool:
+        """Whether evaluations give a virial: not where blocks are embedded (:class:`Embedded`)."""
+        return bool(getattr(self.boundary, "has_virial", True))
+
     def close(self) -> None:
         """End own worker processes; the next evaluation starts new ones."""
         self.pool.close()
@@ -184,16 +189,17 @@ class DivideAndConquer:
 
     def _plan(self, calc: TightBinding, atoms: Atoms) -> Plan:
         plan = calc.solver_state
-        key = (self.block, self.buffer, self.boundary.name)
+        key = (self.block, self.buffer)
         if (
             isinstance(plan, Plan)
             and plan.key == key
+            and plan.boundary is self.boundary
             and plan.fits(atoms, self.skin, self.block + 2 * self.buffer)
         ):
             return plan
         carver = self.boundary.carver(atoms, self.block, self.buffer)
         log.info("%d atoms in %d blocks", len(atoms), len(carver.blocks))
-        plan = Plan(key, _bare(atoms), carver)
+        plan = Plan(key, self.boundary, _bare(atoms), carver)
         calc.solver_state = plan
         return plan
 
@@ -205,7 +211,8 @@ Group = tuple[BlockCluster, np.ndarray, np.ndarray]
 class Plan:
     """Blocks and clusters of one structure, made as they are needed."""
 
-    key: tuple[Any, ...]
+    key: tuple[float, float]
+    boundary: Boundary
     anchors: Atoms
     carver: Carver
     clusters: dict[int, BlockCluster] = field(default_factory=dict)
@@ -291,13 +298,13 @@ def _sum(
     n: int,
 ) -> SiteResult:
     """The system's result from those of the clusters; images give their forces to their atom."""
-    energies, forces, virial = np.zeros(n), np.zeros((n, 3)), np.zeros((3, 3))
-    cold = np.zeros(n)
+    energies, forces, cold = np.zeros(n), np.zeros((n, 3)), np.zeros(n)
     for result, (cluster, rows, sites) in zip(results, groups, strict=True):
         energies[sites] = result.energies[rows]
         source = result.energies if result.energies_zero_kT is None else result.energies_zero_kT
         cold[sites] = source[rows]
         np.add.at(forces, cluster.index, result.forces)
-        virial += result.virial
+    virials = [result.virial for result in results if result.virial is not None]
+    virial = sum(virials, np.zeros((3, 3))) if len(virials) == len(results) else None
     has_cold = any(result.energies_zero_kT is not None for result in results)
     return SiteResult(float(weights @ energies), energies, forces, virial, cold if has_cold else None)

@@ -10,7 +10,7 @@ from ase.spectrum.doscollection import GridDOSCollection, RawDOSCollection
 from ase.spectrum.dosdata import RawDOSData
 
 from ..crystal import Crystal
-from ..errors import check_positive, checked_keywords
+from ..errors import check_integer, check_positive, checked_keywords
 from .bands import bulk_kpoints, checked_inputs, spins_of
 from .calculator import TightBinding
 from .matrices import Matrices, build_matrices
@@ -83,13 +83,17 @@ def density_of_states(
     calc, cell = checked_inputs(calc, atoms)
     on_grid = not (width is None and energies is None and npts is None)
     width = check_positive("width", 0.1 if width is None else width, "eV")
+    npts_or_grid = _checked_grid(energies, npts)
     matrices = build_matrices(calc.model, cell, order=0)
     states = calc._states(cell, bulk_kpoints(calc, cell) if kpts is None else kpts)
     labels = _orbital_labels(matrices)
     spins = spins_of(states)
     infos = [label | ({"spin": str(spin)} if len(spins) > 1 else {}) for spin in spins for label in labels]
     if on_grid:
-        grid = _energy_grid(states, width, energies, npts)
+        grid = npts_or_grid
+        if isinstance(grid, int):
+            low, high = min(s.levels.min() for s in states), max(s.levels.max() for s in states)
+            grid = np.linspace(low - 6 * width, high + 6 * width, grid)
         density = np.zeros((len(spins), matrices.size, len(grid)))
         for s in states:
             density[spins.index(s.spin)] += _broadened(grid, s.levels.ravel(), _shares(matrices, s), width)
@@ -123,13 +127,10 @@ def _shares(matrices: Matrices, states: States) -> np.ndarray:
     return flat
 
 
-def _energy_grid(states: list[States], width: float, energies: Any, npts: int | None) -> np.ndarray:
+def _checked_grid(energies: Any, npts: int | None) -> int | np.ndarray:
+    """The grid that was given (eV), or the number of points of one that holds the spectrum."""
     if energies is None:
-        n = 1000 if npts is None else npts
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 2:
-            raise ValueError(f"npts: got {npts!r}, expected an integer of 2 or more")
-        low, high = min(s.levels.min() for s in states), max(s.levels.max() for s in states)
-        return np.linspace(low - 6 * width, high + 6 * width, n)
+        return check_integer("npts", 1000 if npts is None else npts, 2)
     if npts is not None:
         raise ValueError("npts: the grid is given by energies already, give one of the two")
     grid = np.asarray(energies, dtype=float)

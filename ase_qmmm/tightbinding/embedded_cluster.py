@@ -22,6 +22,8 @@ from ..errors import StructureError
 from ..lattice_sites import lattice_sites
 from ..neighbours import neighbour_pairs, unwrap
 from .cluster_sites import crystal_sites, geometry_sites, near
+from .fingerprint import model_fingerprint
+from .hamiltonian import Hamiltonian
 from .matrices import build_matrices
 from .poles import FermiPoles, fermi_poles
 from .repulsion import Repulsion
@@ -52,6 +54,10 @@ class EmbeddedCluster:
         Those asked for; the others are buffer.
     passive : ndarray of int, shape (p,)
         Atoms outside that the on-site terms of the cluster feel.
+    anchors : ndarray, shape (n, 3)
+        Positions (Å) of all atoms of the system when the cluster was made.
+    limits : ndarray, shape (n,)
+        How far (Å) each of them may be from there before others might come into range.
     kpoints, kweights : ndarray, shapes (k, 3), (k,)
         Scaled k-points along axes along which the cluster is periodic; the weights sum to one over all
         spins.
@@ -66,6 +72,7 @@ class EmbeddedCluster:
     asked: np.ndarray
     passive: np.ndarray
     anchors: np.ndarray
+    limits: np.ndarray
     offsets: np.ndarray
     cell: np.ndarray
     pbc: np.ndarray
@@ -75,7 +82,6 @@ class EmbeddedCluster:
     sigma: list[np.ndarray]
     change: float
     boundary_block: tuple[np.ndarray, ...]
-    skin: float
 
     def __repr__(self) -> str:
         return (
@@ -84,34 +90,32 @@ class EmbeddedCluster:
             f"self-energy to {self.change:.1e} eV)"
         )
 
-    def _positions(self, atoms: Atoms) -> np.ndarray:
-        everyone = np.concatenate([self.index, self.passive])
-        return unwrap(atoms.positions[everyone], self.anchors, atoms.cell.array, atoms.pbc)
-
     def holds(self, atoms: Atoms) -> bool:
         """Whether no atom has moved so far that others might have come into range."""
-        moved = np.linalg.norm(self._positions(atoms) - self.anchors, axis=1)
-        return bool(moved.max(initial=0.0) < self.skin)
+        moved = unwrap(atoms.positions, self.anchors, atoms.cell.array, atoms.pbc) - self.anchors
+        return bool((np.einsum("nc,nc->n", moved, moved) < self.limits**2).all())
 
     def _structure(self, atoms: Atoms) -> Atoms:
         """Cluster and passive atoms at the positions of `atoms`."""
+        everyone = np.concatenate([self.index, self.passive])
+        positions = unwrap(atoms.positions[everyone], self.anchors[everyone], atoms.cell.array, atoms.pbc)
         return Atoms(
-            numbers=atoms.numbers[np.concatenate([self.index, self.passive])],
-            positions=self._positions(atoms) + self.offsets,
+            numbers=atoms.numbers[everyone],
+            positions=positions + self.offsets,
             cell=self.cell,
             pbc=self.pbc,
         )
 
     def repulsion(
         self, calc: TightBinding, atoms: Atoms, weights: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Repulsive site energies (m + p,), forces (m + p, 3) and virial, right on the atoms asked for.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Repulsive site energies (m + p,) and forces (m + p, 3), right on the atoms asked for.
 
         `weights` (m,) of the sites of the cluster; default one for each of them and the passive ones.
         """
         repulsion = Repulsion(build_matrices(calc.model, self._structure(atoms), order=1))
         everywhere = None if weights is None else np.concatenate([weights, np.zeros(len(self.passive))])
-        return (repulsion.energies, *repulsion.forces_and_virial(everywhere))
+        return repulsion.energies, repulsion.forces_and_virial(everywhere)[0]
 
     def matrices(self, calc: TightBinding, atoms: Atoms, order: int) -> Iterator[tuple[ClusterMatrices, int]]:
         """Matrices of the cluster at the positions of `atoms`, for each spin."""
@@ -124,15 +128,17 @@ class EmbeddedCluster:
         np.add.at(target, np.concatenate([self.index, self.passive]), values)
 
 
-# Atoms may move by this (Å) before the surroundings of a cluster are looked for again.
+# Atoms of a cluster and near it may move by this (Å) before its surroundings are looked for again. Those
+# farther away may move by as much more as they are farther away, and by no more than this (Å) in all.
 SKIN = 0.5
+DRIFT = 2.5
 
 
 def embed(
     solver: Embedded, calc: TightBinding, atoms: Atoms, sites: np.ndarray, buffer: float
 ) -> list[EmbeddedCluster]:
     """Clusters around the atoms of the mask `sites`, with their self-energies."""
-    labels = solver.labels(atoms)
+    known, labels = solver.labels(atoms)
     i, j, S = neighbour_pairs(atoms, buffer if labels is None else calc.model.cutoff, "ijS")
     if labels is not None:
         # By the distances of lattice sites, so that translated clusters have the same shape however their
@@ -145,7 +151,7 @@ def embed(
     clusters = []
     for own, shifts, wrapped in connected_sets(atoms, np.flatnonzero(sites), buffer):
         piece = _with_buffer(len(atoms), own, shifts, wrapped & atoms.pbc, (i, j, S))
-        clusters.append(_embed_one(solver, calc, atoms, own, piece, labels))
+        clusters.append(_embed_one(solver, calc, known, own, piece, labels))
     return clusters
 
 
@@ -201,46 +207,39 @@ def _embed_one(
     labels: Any,
 ) -> EmbeddedCluster:
     index, shifts, wrapped = piece
-    reach = calc.model.cutoff + 2 * SKIN
     placed = atoms.positions[index] + shifts @ atoms.cell.array
-    passive, passive_offsets = near(atoms, index, shifts, wrapped, reach)
-    everyone = np.concatenate([index, passive])
+    reach = calc.model.cutoff + SKIN
+    others, other_offsets, distance = near(atoms, index, shifts, wrapped, reach + DRIFT)
+    close = distance < reach + SKIN
+    passive, passive_offsets = others[close], other_offsets[close]
+    limits = np.full(len(atoms), DRIFT)
+    np.minimum.at(limits, others, distance - reach)
+    limits[index] = limits[passive] = SKIN
     offsets = np.concatenate([shifts @ atoms.cell.array, passive_offsets])
     sub = Atoms(numbers=atoms.numbers[index], positions=placed, cell=atoms.cell, pbc=wrapped)
     # The points of the calculator, projected on the axes along which the cluster is periodic.
     kpoints, kweights = reduced_kpoints(kpts2ndarray(calc.kpts, atoms) * wrapped, sub)
     if isinstance(solver.reference, Crystal):
-        reference, filled = crystal_sites(solver, atoms, index, placed, wrapped, labels, calc.model.cutoff)
+        reference, filled = crystal_sites(atoms, index, placed, wrapped, labels, calc.model.cutoff)
     else:
         reference, filled = geometry_sites(solver, atoms, index, placed, wrapped, calc.model.cutoff)
-    sigma, change, blocks = [], 0.0, None
-    poles = None
-    for spin in range(calc.model.n_spin):
-        low, high = reference.bounds(calc.model, spin)
-        margin = 0.2 * (high - low)
-        # Displacements widen the spectrum; unoccupied levels rise steeply where atoms approach each other.
-        one = fermi_poles(low - margin, high + 5 * margin, float(calc.mu or 0.0), calc.kT, solver.error)
-        poles = one if poles is None or one.bounds[0] < poles.bounds[0] else poles
-    assert poles is not None
-    for spin in range(calc.model.n_spin):
-        found = _cached(solver, calc, spin, reference, poles.poles, kpoints)
-        # Rows of sites without an atom (vacancies) are dropped: nothing couples through them.
-        shells = calc.model.shells
-        species = np.argmax(atoms.numbers[index][:, None] == calc.model.numbers, axis=1)
-        sizes = np.array([sum(2 * l + 1 for l in shells[s]) for s in range(len(shells))])
-        first = np.concatenate([[0], np.cumsum(sizes[species])])
-        kept, rows = _boundary_rows(found.boundary, filled, first, sizes[species])
-        # A copy only where rows are dropped: blocks of a larger system share what they can.
-        same = len(kept) == found.values.shape[-1]
-        sigma.append(found.values if same else found.values[:, :, kept[:, None], kept])
-        blocks = np.ix_(rows, rows)
-        change = max(change, found.change)
-    assert blocks is not None
+    bounds = [reference.bounds(calc.model, spin) for spin in range(calc.model.n_spin)]
+    low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+    margin = 0.2 * (high - low)
+    assert calc.mu is not None
+    # Displacements widen the spectrum; unoccupied levels rise steeply where atoms approach each other.
+    poles = fermi_poles(low - margin, high + 5 * margin, calc.mu, calc.kT, solver.error)
+    found = _self_energies(solver, calc, reference, poles.poles, kpoints)
+    kept, rows = _boundary_rows(calc.model, found[0].boundary, reference.numbers, filled, sub.numbers)
+    # A copy only where rows are dropped: blocks of a larger system share what they can.
+    same = len(kept) == found[0].values.shape[-1]
+    sigma = [x.values if same else x.values[:, :, kept[:, None], kept] for x in found]
     return EmbeddedCluster(
         index=index,
         asked=np.isin(index, own),
         passive=passive,
-        anchors=atoms.positions[everyone].copy(),
+        anchors=atoms.positions,
+        limits=limits,
         offsets=offsets,
         cell=atoms.cell.array.copy(),
         pbc=wrapped,
@@ -248,51 +247,70 @@ def _embed_one(
         kweights=kweights / calc.model.n_spin,
         poles=poles,
         sigma=sigma,
-        change=change,
-        boundary_block=blocks,
-        skin=SKIN,
+        change=max(x.change for x in found),
+        boundary_block=np.ix_(rows, rows),
     )
 
 
 def _boundary_rows(
-    boundary: np.ndarray, filled: np.ndarray, first: np.ndarray, sizes: np.ndarray
+    model: Hamiltonian, boundary: np.ndarray, sites: np.ndarray, filled: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which orbitals of the self-energy belong to atoms, and the orbitals of the cluster that these are."""
+    """Which orbitals of the self-energy belong to atoms, and the orbitals of the cluster that these are.
+
+    Those of vacant sites are dropped: nothing couples through them.
+
+    Parameters
+    ----------
+    model : Hamiltonian
+    boundary : ndarray of bool, shape (s,)
+        Sites that have a self-energy.
+    sites : ndarray of int, shape (s,)
+        Atomic numbers that belong on the sites.
+    filled : ndarray of int, shape (s,)
+        Atom of the cluster on each site, -1 for none.
+    numbers : ndarray of int, shape (m,)
+        Atomic numbers of the cluster.
+    """
+    of_species = np.array([sum(2 * l + 1 for l in shells) for shells in model.shells])
+
+    def sizes(z: np.ndarray) -> np.ndarray:
+        out: np.ndarray = of_species[np.argmax(z[:, None] == model.numbers, axis=1)]
+        return out
+
+    of_site, of_atom = sizes(sites[boundary]), sizes(numbers)
+    start, first = (np.cumsum(x) - x for x in (of_site, of_atom))
     atoms = filled[boundary]
-    missing = atoms < 0
-    # Vacant sites have as many orbitals as those of the boundary around them.
-    size = np.where(missing, int(sizes.max()), sizes[np.maximum(atoms, 0)])
-    start = np.concatenate([[0], np.cumsum(size)])[:-1]
-    kept = [start[k] + np.arange(size[k]) for k in np.flatnonzero(~missing)]
-    rows = [first[a] + np.arange(sizes[a]) for a in atoms[~missing]]
+    there = np.flatnonzero(atoms >= 0)
+    kept = [start[k] + np.arange(of_site[k]) for k in there]
+    rows = [first[a] + np.arange(of_atom[a]) for a in atoms[there]]
     return np.concatenate(kept), np.concatenate(rows)
 
 
-def _cached(
-    solver: Embedded,
-    calc: TightBinding,
-    spin: int,
-    reference: Reference,
-    energies: np.ndarray,
-    kpoints: np.ndarray,
-) -> SelfEnergy:
-    """Self-energy from the solver's memory or folder, or computed and kept there."""
-    digest = hashlib.sha256(f"{FORMAT} {calc.model!r} {spin} {solver.depth}".encode())
+def _self_energies(
+    solver: Embedded, calc: TightBinding, reference: Reference, energies: np.ndarray, kpoints: np.ndarray
+) -> list[SelfEnergy]:
+    """Self-energy of each spin, from the solver's memory or folder, or computed and kept there."""
+    shared = hashlib.sha256(f"{FORMAT} {model_fingerprint(calc.model)} {solver.depth}".encode())
     for array in (*reference.key(), energies, kpoints):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    name = digest.hexdigest()
-    if name in solver.self_energies:
-        return solver.self_energies[name]
-    path = None if solver.cache is None else solver.cache / f"{name}.npz"
-    found = _load(path) if path is not None else None
-    if found is None:
-        found = reference.self_energy(calc.model, spin, energies, kpoints)
-        if path is not None:
-            _save(path, found)
-    solver.self_energies[name] = found
-    while len(solver.self_energies) > solver.keep:
-        del solver.self_energies[next(iter(solver.self_energies))]
-    return found
+        shared.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    out = []
+    for spin in range(calc.model.n_spin):
+        digest = shared.copy()
+        digest.update(bytes([spin]))
+        name = digest.hexdigest()
+        found = solver.self_energies.get(name)
+        if found is None:
+            path = None if solver.cache is None else solver.cache / f"{name}.npz"
+            found = _load(path) if path is not None else None
+            if found is None:
+                found = reference.self_energy(calc.model, spin, energies, kpoints)
+                if path is not None:
+                    _save(path, found)
+            solver.self_energies[name] = found
+            while len(solver.self_energies) > solver.keep:
+                del solver.self_energies[next(iter(solver.self_energies))]
+        out.append(found)
+    return out
 
 
 def _load(path: Path) -> SelfEnergy | None:

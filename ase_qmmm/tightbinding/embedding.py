@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import compare_atoms
+from ase.calculators.calculator import compare_atoms, kpts2ndarray
 from scipy.linalg import inv
 
 from ..crystal import Crystal
 from ..errors import NumericsError, check_positive, checked_keywords
 from ..sites import SiteResult
 from .embedded_cluster import EmbeddedCluster, embed, site_labels
+from .hamiltonian import Hamiltonian
 from .matrices import PatternDensity
 from .poles import FermiPoles
 from .self_energy import SelfEnergy
@@ -69,15 +70,19 @@ class Embedded:
 
     Notes
     -----
-    Fixed chemical potential and ``energy="grand"`` only. ``evaluate`` returns sums of site energies and their
-    exact gradient, ``evaluate_sites`` (what force mixing uses) the Hellmann–Feynman forces of the whole
-    system. The self-energy is kept while the same atoms are asked for; calls after the first cost a few
-    inversions of complex matrices of the size of the cluster.
+    Fixed chemical potential and ``energy="grand"`` only; no stress, as a strained cell has another
+    self-energy. ``evaluate`` returns sums of site energies and their exact gradient, ``evaluate_sites`` (what
+    force mixing uses) the Hellmann–Feynman forces of the whole system. The self-energy is kept while the same
+    atoms are asked for; calls after the first cost a few inversions of complex matrices of the size of the
+    cluster.
 
     References
     ----------
     Inglesfield, J. Phys. C 14, 3795 (1981), for embedding by a self-energy.
     """
+
+    #: Results have no virial, and a calculator with this solver no stress.
+    has_virial = False
 
     @checked_keywords
     def __init__(
@@ -102,7 +107,8 @@ class Embedded:
         self.self_energies: dict[str, SelfEnergy] = {}
         #: Number of structures and sets of atoms of which the clusters are kept.
         self.keep = 8
-        self._kept: dict[tuple[Any, ...], list[EmbeddedCluster]] = {}
+        # With the model of each entry, so that its number in the key is not that of a later model.
+        self._kept: dict[tuple[Any, ...], tuple[Hamiltonian, list[EmbeddedCluster]]] = {}
         self._labels: tuple[Atoms, Any] | None = None
 
     def __repr__(self) -> str:
@@ -136,37 +142,39 @@ class Embedded:
             )
         key = (
             id(calc.model),
-            calc.kT,
-            calc.mu,
-            repr(calc.kpts),
+            (calc.kT, calc.mu, buffer, self.depth, self.error),
+            kpts2ndarray(calc.kpts, atoms).tobytes(),
             sites.tobytes(),
             atoms.numbers.tobytes(),
             atoms.cell.array.tobytes(),
             atoms.pbc.tobytes(),
         )
-        clusters = self._kept.pop(key, None)
-        if clusters is None or not all(c.holds(atoms) for c in clusters):
+        _, clusters = self._kept.pop(key, (None, []))
+        if not clusters or not all(c.holds(atoms) for c in clusters):
             clusters = embed(self, calc, atoms, sites, buffer)
             for c in clusters:
                 log.info("%r", c)
-        self._kept[key] = clusters
+        self._kept[key] = calc.model, clusters
         while len(self._kept) > self.keep:
             del self._kept[next(iter(self._kept))]
         return clusters
 
-    def labels(self, atoms: Atoms) -> Any:
-        """Lattice sites of `atoms` in the reference crystal; None where the reference is a geometry."""
+    def labels(self, atoms: Atoms) -> tuple[Atoms, Any]:
+        """A copy of `atoms`, one for all clusters, and their lattice sites in the reference crystal.
+
+        These are None where the reference is a geometry.
+        """
         if self._labels is None or compare_atoms(self._labels[0], atoms):
             self._labels = (atoms.copy(), site_labels(self.reference, atoms))
-        return self._labels[1]
+        return self._labels
 
     # -- evaluation -----------------------------------------------------------------------------------------
 
     def evaluate(self, calc: TightBinding, atoms: Atoms, weights: np.ndarray | None) -> SiteResult:
         """Sum of weighted site energies (default: one each in `region`) and its exact gradient.
 
-        The self-energy is constant: the gradient is that at frozen surroundings. Site energies of zero weight
-        are left out.
+        The self-energy is constant: the gradient is that at frozen surroundings. There is no virial, as a
+        strain would change the surroundings. Site energies of zero weight are left out.
         """
         if weights is None:
             if self.region is None:
@@ -181,24 +189,21 @@ class Embedded:
                 raise ValueError(
                     f"region: got {self.region.shape} entries that do not fit {len(atoms)} atoms: {error}"
                 ) from None
-        energies, forces, virial = np.zeros(len(atoms)), np.zeros((len(atoms), 3)), np.zeros((3, 3))
+        energies, forces = np.zeros(len(atoms)), np.zeros((len(atoms), 3))
         sites = weights != 0
         if sites.any():
             for cluster in self.clusters(calc, atoms, sites):
                 mine = np.where(sites[cluster.index] & cluster.asked, weights[cluster.index], 0.0)
                 for matrices, spin in cluster.matrices(calc, atoms, order=1):
                     d_h, d_m, p_g = _weighted(cluster, matrices, spin, mine)
-                    f, v = matrices.all_forces_and_virial(d_h, d_m)
-                    cluster.scatter(f, forces)
-                    virial += v
+                    cluster.scatter(matrices.all_forces(d_h, d_m), forces)
                     traces = matrices.site_traces(p_g)
                     energies[cluster.index[cluster.asked]] += traces[cluster.asked]
                 if calc.model.repulsive:
-                    e, f, v = cluster.repulsion(calc, atoms, mine)
+                    e, f = cluster.repulsion(calc, atoms, mine)
                     cluster.scatter(f, forces)
-                    virial += v
                     energies[cluster.index[cluster.asked]] += e[: len(mine)][cluster.asked]
-        return SiteResult(float(weights @ energies), energies, forces, virial)
+        return SiteResult(float(weights @ energies), energies, forces, None)
 
     def evaluate_sites(
         self, calc: TightBinding, atoms: Atoms, sites: np.ndarray
@@ -210,11 +215,11 @@ class Embedded:
                 own = cluster.index[cluster.asked]
                 for matrices, spin in cluster.matrices(calc, atoms, order=1):
                     d_h, d_m, p_g = _plain(cluster, matrices, spin)
-                    f, _ = matrices.all_forces_and_virial(d_h, d_m)
+                    f = matrices.all_forces(d_h, d_m)
                     forces[own] += f[: len(cluster.index)][cluster.asked]
                     energies[own] += matrices.site_traces(p_g)[cluster.asked]
                 if calc.model.repulsive:
-                    e, f, _ = cluster.repulsion(calc, atoms)
+                    e, f = cluster.repulsion(calc, atoms)
                     energies[own] += e[: len(cluster.index)][cluster.asked]
                     forces[own] += f[: len(cluster.index)][cluster.asked]
         if not np.isfinite(forces).all():

@@ -83,7 +83,7 @@ def fourth_derivatives(expansion: Expansion, pairs: list[tuple[int, int]]) -> np
     Parameters
     ----------
     expansion : Expansion
-        Its region with matrix elements differentiated to order 4, or 5 for forces.
+        Of the site energy, its region with matrix elements differentiated to order 4.
     pairs : list of (int, int)
         Positions among the displaced atoms.
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..crystal import Crystal
 from .hamiltonian import Hamiltonian
 from .matrices import build_matrices
+from .spectrum import overlap_error
 
 __all__ = ["CrystalMatrices"]
 
@@ -38,19 +39,28 @@ class CrystalMatrices:
         self.crystal = crystal
         self.grid = tuple(int(n) for n in np.broadcast_to(grid, len(crystal.lattice)))
         cell = crystal.unit_cell
-        matrices = build_matrices(model, cell, order=0, spin=spin)
+        matrices = self._matrices = build_matrices(model, cell, order=0, spin=spin)
         #: First orbital of each basis atom, and the number of orbitals of the cell last.
         self.first_orbital = matrices.first_orbital
         axes = [np.arange(n) / n for n in self.grid]
         mesh = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self.grid)) + kpoint
-        kpoints = np.zeros((len(mesh), 3))
-        kpoints[:, np.flatnonzero(cell.pbc)] = mesh
-        self._h = matrices.hamiltonian(kpoints).astype(complex)
-        self._m = matrices.overlap(kpoints).astype(complex)
+        self._kpoints = np.zeros((len(mesh), 3))
+        self._kpoints[:, np.flatnonzero(cell.pbc)] = mesh
+        self._h = matrices.hamiltonian(self._kpoints).astype(complex)
+        self._m = matrices.overlap(self._kpoints).astype(complex)
 
     def bounds(self) -> tuple[float, float]:
-        """Lowest and highest level (eV) of the crystal."""
-        factor = np.linalg.inv(np.linalg.cholesky(self._m))
+        """Lowest and highest level (eV) of the crystal.
+
+        Raises
+        ------
+        NumericsError
+            An overlap matrix is not positive definite (atoms too close for the model).
+        """
+        try:
+            factor = np.linalg.inv(np.linalg.cholesky(self._m))
+        except np.linalg.LinAlgError as error:
+            raise overlap_error(self._matrices, self._kpoints) from error
         levels = np.linalg.eigvalsh(factor @ self._h @ factor.conj().swapaxes(1, 2))
         return float(levels.min()), float(levels.max())
 

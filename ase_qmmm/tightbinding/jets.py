@@ -42,7 +42,7 @@ def derivatives(
     Raises
     ------
     TypeError
-        The function uses an operation that has no rule here.
+        The function uses an operation that has no rule here, or returns nothing.
     ValueError
         It returns something of another shape.
 
@@ -62,14 +62,15 @@ def derivatives(
         coefficients[1] = 1.0
     try:
         value = function(TaylorSeries(coefficients))
-    except TypeError as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise TypeError(
             f"{name}: cannot be differentiated ({error}); write it with arithmetic and np.exp, log, sqrt, "
             f"sin, cos, sinh, cosh, tanh, abs or np.where, or give it a method derivative(k)"
         ) from error
     if isinstance(value, TaylorSeries):
-        value = value.coefficients
-        return np.array([factorial(k) * value[k] for k in range(order + 1)])
+        return np.array([factorial(k) * c for k, c in enumerate(value.coefficients)])
+    if value is None:
+        raise TypeError(f"{name}: returns nothing, expected an array of the shape of its argument")
     out = np.zeros_like(coefficients)
     out[0] = _shaped(value, points, name)
     return out
@@ -114,7 +115,8 @@ class TaylorSeries(NDArrayOperatorsMixin):
             if rule is not None:
                 series = [a if isinstance(a, TaylorSeries) else self._constant(a) for a in inputs]
                 return TaylorSeries(rule(*(s.coefficients for s in series)))
-        raise TypeError(f"no rule for np.{ufunc.__name__}")
+        what = "" if method == "__call__" else f".{method}"
+        raise TypeError(f"no rule for np.{ufunc.__name__}{what}{' in place' * ('out' in options)}")
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
         if function is not np.where or len(inputs) != 3 or options:

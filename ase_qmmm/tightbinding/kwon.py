@@ -108,7 +108,7 @@ class KwonModel(Hamiltonian):
         beyond = r > start
         x = r[beyond] - start
         for k in range(order + 1):
-            out[k, beyond] = np.where(x < width, (tail if k == 0 else tail.deriv(k))(x), 0.0)
+            out[k, beyond] = np.where(x < width, tail.deriv(k)(x), 0.0)
         return out
 
     def two_centre(
@@ -153,4 +153,4 @@ class KwonModel(Hamiltonian):
                 f"atoms: the surroundings of an atom are compressed to x = {x.max():.3g}, {self.name} holds "
                 f"up to {turning:.3g}, where its repulsion turns attractive; move the closest atoms apart"
             )
-        return np.array([(poly if k == 0 else poly.deriv(k))(x) for k in range(order + 1)])
+        return np.array([poly.deriv(k)(x) for k in range(order + 1)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import resources
@@ -24,7 +25,8 @@ from .slater_koster import CHANNELS
 
 __all__ = ["packaged_sets", "packaged_set", "is_parameter_file", "read_parameters", "read_par"]
 
-_SUFFIXES = (".json", ".par")
+# A path, and the set after the "#" that follows its suffix.
+_PATH = re.compile(r"(.*\.(?:json|par))(?:#(.*))?", re.IGNORECASE | re.DOTALL)
 # Far above any parameter file (the packaged one has 75 kB): what is larger is something else.
 _MAX_BYTES = 20_000_000
 _PAR_NUMBERS = 97
@@ -60,7 +62,7 @@ def unknown_name(name: str, known: Iterable[str]) -> ValueError:
 
 def is_parameter_file(model: str | os.PathLike[str]) -> bool:
     """Whether `model` means a file: a path object, or a string with a suffix of parameter files."""
-    return not isinstance(model, str) or model.partition("#")[0].lower().endswith(_SUFFIXES)
+    return not isinstance(model, str) or _PATH.fullmatch(model) is not None
 
 
 def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -77,10 +79,11 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
     ValueError
         Not the format; missing or wrong entries. The message names file, set and key.
     """
-    name, _, chosen = os.fspath(path).partition("#")
+    parts = _PATH.fullmatch(os.fspath(path))
+    if parts is None:
+        raise ValueError(f"model: got file {os.fspath(path)!r}, expected a name that ends in .json or .par")
+    name, chosen = parts[1], parts[2] or ""
     file = Path(name)
-    if file.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"model: got file {name!r}, expected a suffix among {', '.join(_SUFFIXES)}")
     if not file.is_file():
         raise FileNotFoundError(f"model: there is no parameter file {name!r}")
     if file.stat().st_size > _MAX_BYTES:
@@ -164,7 +167,7 @@ def read_par(text: str, where: str = "text") -> dict[str, Any]:
         raise ValueError(f"{where}: number of species: expected 1, give several species as JSON")
     r_cut, width = numbers("cutoff and width", 2)
     (n_orbitals,) = numbers("number of orbitals")
-    shells = {1: [0], 4: [0, 1], 9: [0, 1, 2]}.get(int(n_orbitals))
+    shells = {1.0: [0], 4.0: [0, 1], 9.0: [0, 1, 2]}.get(n_orbitals)
     if shells is None:
         raise ValueError(f"{where}: number of orbitals: got {n_orbitals:g}, expected 1, 4 or 9")
     symbol, mass = _element(next(rows, ""), where)

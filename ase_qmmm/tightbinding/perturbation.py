@@ -10,11 +10,11 @@ import numpy as np
 from ..crystal import Crystal
 from ..errors import StructureError
 from .hamiltonian import Hamiltonian
-from .matrices import Matrices, PairGroup, build_matrices
+from .matrices import Matrices, PairGroup, build_matrices, cartesian
 from .pair_tables import PairTable, Stack
-from .radial import cartesian_derivatives, reduced_derivatives
+from .repulsion import Repulsion
 
-__all__ = ["Region", "repulsive_stacks", "repulsive_terms"]
+__all__ = ["Region", "repulsive_stacks"]
 
 
 class Region:
@@ -99,7 +99,7 @@ class Region:
         if model.repulsive:
             stacks = [tuple(t[take] for t in pairs[name]) for name in ("repulsive_ij", "repulsive_ji")]
             self.repulsive_table = replace(self.table, density_ij=stacks[0], density_ji=stacks[1])
-            self.repulsion = repulsive_terms(matrices)[:, :, self.basis, None]
+            self.repulsion = Repulsion(matrices).functions[:, :, self.basis, None]
         self.counts = sizes[self.basis]
 
     def spread(self, matrix: np.ndarray) -> np.ndarray:
@@ -115,33 +115,13 @@ class Region:
 
 def repulsive_stacks(matrices: Matrices, group: PairGroup) -> tuple[Stack, Stack]:
     """Repulsive density of j at i and of i at j with derivatives by the vector from i to j, (p, 3, .., 3)."""
-    model, order = matrices.model, matrices.order
     a, b = group.species
     r = np.linalg.norm(group.vectors, axis=1)
-    functions = [
-        reduced_derivatives(model.repulsive_density(*pair, r, order), r) for pair in ((a, b), (b, a))
-    ]
+    density = matrices.model.repulsive_density
     first, second = (
-        tuple(cartesian_derivatives(f, group.vectors, k) for k in range(order + 1)) for f in functions
+        cartesian(density(*pair, r, matrices.order), group.vectors, r) for pair in ((a, b), (b, a))
     )
     return first, second
-
-
-def repulsive_terms(matrices: Matrices) -> np.ndarray:
-    """Repulsive energy of each atom and its derivatives by the densities, (species, order + 1, n)."""
-    model, n = matrices.model, matrices.n_atoms
-    x = np.zeros((len(model.symbols), n))
-    for g in matrices.groups:
-        a, b = g.species
-        of_j, of_i = repulsive_stacks(matrices, g)
-        np.add.at(x[b], g.i, of_j[0])
-        np.add.at(x[a], g.j, of_i[0])
-    out = np.zeros((len(x), matrices.order + 1, n))
-    for centre in range(len(x)):
-        mask = matrices.species == centre
-        for t in range(len(x)):
-            out[t][:, mask] = model.repulsive_energy(centre, t, x[t, mask], matrices.order)
-    return out
 
 
 def _directed_pairs(matrices: Matrices, o: int) -> dict[str, Any]:

@@ -86,8 +86,11 @@ def fermi_poles(lowest: float, highest: float, mu: float, kT: float, error: floa
     check_positive("kT", kT, "eV")
     if not 1e-11 <= check_positive("error", error) < 0.1:
         raise ValueError(f"error: got {error!r}, expected 1e-11 to 0.1")
-    if not lowest < highest:
-        raise ValueError(f"lowest, highest: got {lowest!r} and {highest!r}, expected lowest < highest (eV)")
+    if not (np.isfinite([lowest, highest, mu]).all() and lowest < highest):
+        raise ValueError(
+            f"lowest, highest, mu: got {lowest!r}, {highest!r} and {mu!r}, expected finite numbers (eV), "
+            "lowest < highest"
+        )
     # Bounds in units of kT from a coarse ladder: nearly equal spectra share one set of poles.
     low = _rung(max((mu - lowest) / kT, 20.0))
     high = _rung(max((highest - mu) / kT, 20.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import comb
 
 import numpy as np
+from scipy.special import expit
 
 __all__ = [
     "leibniz",
@@ -65,7 +66,7 @@ def logistic(x: np.ndarray, scale: float, order: int) -> np.ndarray:
 
     Every derivative is a polynomial in f, as ``df/dx = f^2 - f``.
     """
-    f = 1.0 / (1.0 + np.exp(x))
+    f = expit(-x)
     poly = np.array([0.0, 1.0])
     out = np.empty((order + 1, *np.shape(f)))
     for k in range(order + 1):
@@ -102,7 +103,7 @@ def smooth_step(r: np.ndarray, start: float, stop: float, order: int, smoothness
     # Counted from `stop`, so that the last small values keep their digits.
     x = (stop - r[inside]) / (stop - start)
     for k in range(order + 1):
-        out[k, inside] = (poly if k == 0 else poly.deriv(k))(x) / (start - stop) ** k
+        out[k, inside] = poly.deriv(k)(x) / (start - stop) ** k
     return out
 
 
@@ -119,7 +120,7 @@ def flattened(f: np.ndarray, r: np.ndarray, start: float, width: float, edge: np
     x = np.maximum(r[below] - (start - width), 0.0) / width
     out = f.copy()
     for k in range(len(f)):
-        out[k, below] = (poly if k == 0 else poly.deriv(k))(x) / width**k
+        out[k, below] = poly.deriv(k)(x) / width**k
         if k > 0:
             out[k, r <= start - width] = 0.0
     return out

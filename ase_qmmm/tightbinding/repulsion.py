@@ -27,6 +27,8 @@ class Repulsion:
     ----------
     energies : ndarray, shape (n,)
         eV.
+    functions : ndarray, shape (n_species, order + 1, n)
+        F_t of each atom with its derivatives by x_t, eV.
     """
 
     def __init__(self, matrices: Matrices) -> None:
@@ -44,17 +46,16 @@ class Repulsion:
             x[b] += np.bincount(g.i, at_i[0], n)
             x[a] += np.bincount(g.j, at_j[0], n)
             self._reduced.append((at_i, at_j))
-        # F and its derivatives by x_t, (n_species, order + 1, n)
-        self._functions = np.zeros((n_species, order + 1, n))
+        self.functions = np.zeros((n_species, order + 1, n))
         for centre in range(n_species):
             mask = matrices.species == centre
             for t in range(n_species):
-                self._functions[t][:, mask] = model.repulsive_energy(centre, t, x[t, mask], order)
-        self.energies: np.ndarray = self._functions[:, 0].sum(axis=0)
+                self.functions[t][:, mask] = model.repulsive_energy(centre, t, x[t, mask], order)
+        self.energies: np.ndarray = self.functions[:, 0].sum(axis=0)
 
     def forces_and_virial(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Forces (n, 3) in eV/Å and virial (3, 3) in eV of ``sum_i w_i E_i``; weights of one by default."""
-        pull = self._functions[:, 1] * (1.0 if weights is None else weights)
+        pull = self.functions[:, 1] * (1.0 if weights is None else weights)
         gradients = []
         for g, (at_i, at_j) in zip(self.matrices.groups, self._reduced, strict=True):
             a, b = g.species
@@ -66,7 +67,7 @@ class Repulsion:
         return np.array([self._response(u) for u in displacements]).reshape(np.shape(displacements))
 
     def _response(self, u: np.ndarray) -> np.ndarray:
-        pull = self._functions[:, 1]
+        pull = self.functions[:, 1]
         groups = self.matrices.groups
         steps = [u[g.j] - u[g.i] for g in groups]
         along = [(g.vectors * du).sum(axis=1) for g, du in zip(groups, steps, strict=True)]
@@ -75,7 +76,7 @@ class Repulsion:
             a, b = g.species
             dx[b] += np.bincount(g.i, at_i[1] * s, self.matrices.n_atoms)
             dx[a] += np.bincount(g.j, at_j[1] * s, self.matrices.n_atoms)
-        bend = self._functions[:, 2] * dx
+        bend = self.functions[:, 2] * dx
         changes = []
         for g, du, s, (at_i, at_j) in zip(groups, steps, along, self._reduced, strict=True):
             a, b = g.species

@@ -25,9 +25,9 @@ from .greens import CrystalMatrices
 from .hamiltonian import Hamiltonian
 from .surroundings import ClusterMatrices
 
-log = logging.getLogger(__name__)
-
 __all__ = ["SelfEnergy", "Reference", "CrystalSites", "GeometrySites"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -51,6 +51,10 @@ class SelfEnergy:
 
 class Reference(Protocol):
     """Sites of a cluster in a reference system."""
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Atomic number (m,) that belongs on each site, vacant ones included."""
 
     def bounds(self, model: Hamiltonian, spin: int) -> tuple[float, float]:
         """Bounds of the spectrum (eV)."""
@@ -87,6 +91,12 @@ class CrystalSites:
     basis: np.ndarray
     cells: np.ndarray
     periodic: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Atomic number (m,) that belongs on each site."""
+        numbers: np.ndarray = self.crystal.numbers[self.basis]
+        return numbers
 
     def key(self) -> tuple[np.ndarray, ...]:
         """Arrays that determine the self-energy; a translated cluster has the same."""
@@ -196,14 +206,20 @@ class GeometrySites:
     n_cluster: int
     n_outside: int
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """Atomic number (m,) on each site of the cluster."""
+        numbers: np.ndarray = self.atoms.numbers[: self.n_cluster]
+        return numbers
+
     def key(self) -> tuple[np.ndarray, ...]:
         """Arrays that determine the self-energy."""
         a = self.atoms
         relative = np.round(a.positions - a.positions[0], 9) + 0.0
         return (relative, a.cell.array[a.pbc], a.pbc, a.numbers, np.array([self.n_cluster, self.n_outside]))
 
-    def _matrices(self, model: Hamiltonian, spin: int, order: int = 0) -> ClusterMatrices:
-        return ClusterMatrices(model, self.atoms, self.n_cluster + self.n_outside, order, spin)
+    def _matrices(self, model: Hamiltonian, spin: int) -> ClusterMatrices:
+        return ClusterMatrices(model, self.atoms, self.n_cluster + self.n_outside, 0, spin)
 
     def bounds(self, model: Hamiltonian, spin: int) -> tuple[float, float]:
         """Bounds of the spectrum (eV), from the cluster and what it couples to at Gamma."""

@@ -11,7 +11,7 @@ of J. C. Slater and G. F. Koster, Phys. Rev. 94, 1498 (1954), table I, for any p
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 from itertools import combinations, product
 
 import numpy as np
@@ -74,7 +74,11 @@ _R2 = _quadratic(np.eye(3))
 
 
 def _element(l1: int, l2: int, a: int, b: int) -> dict[str, Poly]:
-    """Polynomials by channel of orbital a of shell l1 with orbital b of shell l2 >= l1."""
+    """Polynomials by channel of orbital a of shell l1 with orbital b of shell l2."""
+    if l1 > l2:
+        # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
+        sign = (-1.0) ** (l1 + l2)
+        return {channel: _add((sign, poly)) for channel, poly in _element(l2, l1, b, a).items()}
     if (l1, l2) == (0, 0):
         return {"sss": {(0, 0, 0): 1.0}}
     if (l1, l2) == (0, 1):
@@ -97,7 +101,7 @@ def _element(l1: int, l2: int, a: int, b: int) -> dict[str, Poly]:
 
 def shell_channels(l1: int, l2: int) -> tuple[str, ...]:
     """Channel names of two shells, e.g. ``("pps", "ppp")`` for l = 1, 1; the order of the shells is free."""
-    return tuple(_element(min(l1, l2), max(l1, l2), 0, 0))
+    return tuple(_element(l1, l2, 0, 0))
 
 
 def _differentiate(poly: Poly, axis: int) -> Poly:
@@ -111,32 +115,23 @@ def _differentiate(poly: Poly, axis: int) -> Poly:
 
 
 @cache
-def _tables(l1: int, l2: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
-    """Channels, and for derivative orders 0 to 4 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
-    channels = shell_channels(l1, l2)
-    # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
-    sign = -1.0 if l1 > l2 and (l1 + l2) % 2 else 1.0
+def _tables(l1: int, l2: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For derivative orders 0 to 4 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
+    n_channels = len(shell_channels(l1, l2))
     na, nb = 2 * l1 + 1, 2 * l2 + 1
-
-    def entry(a: int, b: int, channel: str) -> Poly:
-        poly = _element(l1, l2, a, b)[channel] if l1 <= l2 else _element(l2, l1, b, a)[channel]
-        return _add((sign, poly))
-
     levels = []
     for order in range(_MAX_ORDER + 1):
         degree = l1 + l2 - order
         exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
         index = {e: k for k, e in enumerate(exponents)}
-        table = np.zeros((len(channels), *(3,) * order, na, nb, len(exponents)))
-        for (c, name), a, b in product(enumerate(channels), range(na), range(nb)):
-            for axes in product(range(3), repeat=order):
-                poly = entry(a, b, name)
-                for axis in axes:
-                    poly = _differentiate(poly, axis)
-                for key, value in poly.items():
+        table = np.zeros((n_channels, *(3,) * order, na, nb, len(exponents)))
+        for a, b in product(range(na), range(nb)):
+            elements = enumerate(_element(l1, l2, a, b).values())
+            for (c, poly), axes in product(elements, product(range(3), repeat=order)):
+                for key, value in reduce(_differentiate, axes, poly).items():
                     table[(c, *axes, a, b, index[key])] = value
         levels.append((np.array(exponents, dtype=int).reshape(-1, 3), table))
-    return channels, levels
+    return levels
 
 
 @cache
@@ -151,11 +146,7 @@ def shell_terms(l1: int, l2: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     """
     entries, starts, exponents, coefficients = [], [0], [], []
     for a, b in product(range(2 * l1 + 1), range(2 * l2 + 1)):
-        for c, channel in enumerate(shell_channels(l1, l2)):
-            # d-p and p-s follow from p-d and s-p by the parity (-1)^(l1 + l2) of the polynomials.
-            turned = l1 > l2
-            poly = _element(l2, l1, b, a)[channel] if turned else _element(l1, l2, a, b)[channel]
-            poly = _add(((-1.0) ** (l1 + l2) if turned else 1.0, poly))
+        for c, poly in enumerate(_element(l1, l2, a, b).values()):
             terms = [key for key, value in poly.items() if abs(value) > 1e-14]
             if terms:
                 entries.append((a, b, c))
@@ -185,7 +176,7 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
     """
     order = radial.shape[1] - 1
     r = np.linalg.norm(vectors, axis=1)
-    _, levels = _tables(l1, l2)
+    levels = _tables(l1, l2)
     if order > _MAX_ORDER:
         raise ValueError(f"radial: derivatives up to order {order}, expected at most {_MAX_ORDER}")
     theta = reduced_derivatives(leibniz(radial, inverse_power(l1 + l2, r, order)), r)  # (c, order + 1, p)

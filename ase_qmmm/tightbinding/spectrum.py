@@ -24,6 +24,7 @@ __all__ = [
     "fermi",
     "fermi_slopes",
     "find_mu",
+    "overlap_error",
     "reduced_kpoints",
 ]
 
@@ -66,7 +67,7 @@ def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
         `kpts` is not what ``ase.calculators.calculator.kpts2ndarray`` takes, or samples a direction
         without periodicity at other than Gamma.
     """
-    if isinstance(kpts, tuple) and kpts == (1, 1, 1):
+    if isinstance(kpts, tuple) and not any(map(np.ndim, kpts)) and kpts == (1, 1, 1):
         return np.zeros((1, 3)), np.ones(1)
     try:
         points = np.asarray(kpts2ndarray(kpts, atoms), dtype=float)
@@ -135,7 +136,7 @@ def eigenstates(
             else:
                 levels, vectors = _solve_one(matrices, k, n_vectors)
         except (LinAlgError, np.linalg.LinAlgError) as error:
-            raise _overlap_error(matrices, k) from error
+            raise overlap_error(matrices, k) from error
         states.append(States(k, weights[batch], levels, vectors, matrices.spin))
     return states
 
@@ -198,7 +199,8 @@ def _solve_batch(matrices: Matrices, k: np.ndarray) -> tuple[np.ndarray, np.ndar
     return levels, adjoint @ vectors
 
 
-def _overlap_error(matrices: Matrices, k: np.ndarray) -> NumericsError:
+def overlap_error(matrices: Matrices, k: np.ndarray) -> NumericsError:
+    """The error for an overlap matrix that is not positive definite at one of the k-points (k, 3)."""
     lowest = np.linalg.eigvalsh(matrices.overlap(k)).min()
     pair = matrices.closest_pair
     where = f"; closest pair: atoms {pair[0]} and {pair[1]}, {pair[2]:.3f} Å" if pair else ""

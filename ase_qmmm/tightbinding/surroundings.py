@@ -50,16 +50,13 @@ class ClusterMatrices(Matrices):
                         self._pulls[at] = cartesian(density, D[at], distances[at])[1]
         return rho
 
-    def all_forces_and_virial(
-        self, d_h: PatternDensity, d_m: PatternDensity
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Forces (n, 3) on all atoms, the passive ones included, and virial (3, 3)."""
+    def all_forces(self, d_h: PatternDensity, d_m: PatternDensity) -> np.ndarray:
+        """Forces (n, 3) on all atoms, the passive ones included."""
         forces = np.zeros((self._n_all, 3))
-        forces[: self.n_atoms], virial = self.forces_and_virial(self.pair_gradients(d_h, d_m))
-        i, j, D = self._across
+        forces[: self.n_atoms] = self.forces_and_virial(self.pair_gradients(d_h, d_m))[0]
+        i, j, _ = self._across
         gradient = self.onsite_pull(d_h.diagonal)[self._pull_species, i][:, None] * self._pulls
         for c in range(3):
             forces[:, c] += np.bincount(i, gradient[:, c], self._n_all)
             forces[:, c] -= np.bincount(j, gradient[:, c], self._n_all)
-        outer = gradient.T @ D
-        return forces, virial - (outer + outer.T) / 2
+        return forces

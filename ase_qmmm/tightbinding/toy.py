@@ -135,12 +135,13 @@ class ToyModel(Hamiltonian):
         self.n_electrons = np.array([check_positive("n_electrons", n_electrons)])
         if not n_electrons < 2:
             raise ValueError(f"n_electrons: got {n_electrons}, expected less than 2 (one s orbital)")
-        if atomic_numbers.get(symbol, 0) == 0:
+        if not isinstance(symbol, str) or atomic_numbers.get(symbol, 0) == 0:
             raise ValueError(f"symbol: got {symbol!r}, expected a chemical symbol, e.g. 'Ni'")
         self.symbols = (symbol,)
         self._onsite, self._hopping, self._density = onsite, hopping, density
-        own = (onsite, hopping, density) != (default_onsite, default_hopping, default_density)
-        self.name = "toy with own functions" if own else "toy"
+        given = (onsite, hopping, density, self.cutoff, self.switch, float(n_electrons))
+        default = (default_onsite, default_hopping, default_density, CUTOFF, CUTOFF * SWITCH_PART, 1.0)
+        self.name = "toy" if given == default else "toy with own parameters"
         r = np.linspace(self.minimum_distance, self.cutoff, 50)
         for name, function in (("hopping", hopping), ("density", density)):
             if not callable(function):

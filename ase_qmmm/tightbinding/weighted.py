@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .functionals import NEAR, OCCUPIED, LevelFunctional, add_spectral, divided_differences
@@ -31,10 +33,10 @@ def weighted_gradients(
     for matrices, states in channels:
         d_h, d_m, p = matrices.pattern(), matrices.pattern(), matrices.pattern()
         orbital_weights = site_weights[matrices.atom_of_orbital]
+        sums = _Sums(matrices, functional, site_weights, d_h, d_m)
         for s in states:
             one = len(s.kpoints) == 1 and matrices.sparse
-            add = _add_sparse if one else _add_batch
-            q = add(matrices, s, functional, site_weights, d_h, d_m)
+            q = sums.add_sparse(s) if one else sums.add_batch(s)
             _, g_mu = functional.slopes(s.levels[:, : q.shape[1]])
             mu_slope += float(s.weights @ (q * g_mu).sum(axis=1))
             f1 = fermi_slopes(s.levels, functional.mu, functional.kT)[0]
@@ -56,65 +58,62 @@ def weighted_gradients(
     return gradients
 
 
-def _add_batch(
-    matrices: Matrices,
-    s: States,
-    functional: LevelFunctional,
-    site_weights: np.ndarray,
-    d_h: PatternDensity,
-    d_m: PatternDensity,
-) -> np.ndarray:
-    """Add ``C (Q~ o g[s,t]) C^H`` and minus that of eps g by whole matrices; returns the diagonal of Q~."""
-    c, adjoint = s.vectors, s.vectors.conj().swapaxes(1, 2)
-    orbital_weights = site_weights[matrices.atom_of_orbital]
-    rows = np.flatnonzero(orbital_weights)
-    g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
-    mc = matrices.overlap(s.kpoints)[:, rows] @ c
-    half = adjoint[:, :, rows] @ (orbital_weights[rows, None] * mc)
-    q = (half + half.conj().swapaxes(1, 2)) / 2
-    difference = divided_differences(s.levels, g, g_eps, functional.kT)
-    matrices.gather(d_h, c @ (q * difference) @ adjoint, s.kpoints, s.weights)
-    difference = divided_differences(s.levels, s.levels * g, g + s.levels * g_eps, functional.kT)
-    matrices.gather(d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
-    return np.diagonal(q, axis1=1, axis2=2).real
+@dataclass
+class _Sums:
+    """``D_H`` and ``D_M`` of one spin, to which the states of each k-point are added."""
 
+    matrices: Matrices
+    functional: LevelFunctional
+    site_weights: np.ndarray
+    d_h: PatternDensity
+    d_m: PatternDensity
 
-def _add_sparse(
-    matrices: Matrices,
-    s: States,
-    functional: LevelFunctional,
-    site_weights: np.ndarray,
-    d_h: PatternDensity,
-    d_m: PatternDensity,
-) -> np.ndarray:
-    """As :func:`_add_batch` for one k-point, with as few products as possible.
+    def add_batch(self, s: States) -> np.ndarray:
+        """Add ``C (Q~ o g[s,t]) C^H`` and minus that of eps g by whole matrices; the diagonal of Q~."""
+        matrices, functional = self.matrices, self.functional
+        c, adjoint = s.vectors, s.vectors.conj().swapaxes(1, 2)
+        orbital_weights = self.site_weights[matrices.atom_of_orbital]
+        rows = np.flatnonzero(orbital_weights)
+        g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
+        mc = matrices.overlap(s.kpoints)[:, rows] @ c
+        half = adjoint[:, :, rows] @ (orbital_weights[rows, None] * mc)
+        q = (half + half.conj().swapaxes(1, 2)) / 2
+        difference = divided_differences(s.levels, g, g_eps, functional.kT)
+        matrices.gather(self.d_h, c @ (q * difference) @ adjoint, s.kpoints, s.weights)
+        difference = divided_differences(s.levels, s.levels * g, g + s.levels * g_eps, functional.kT)
+        matrices.gather(self.d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
+        return np.diagonal(q, axis1=1, axis2=2).real
 
-    Levels are occupied (o) or empty (u), and g and its divided differences vanish between empty ones. With
-    X = Q~ o g[s,t] and its Hermitian part sym, ``C X C^H = sym(C_o Y)``, ``Y = X_oo C_o^H + 2 X_ou C_u^H``,
-    of which only elements on the pattern are needed. As ``(eps g)[s,t] = eps_s g[s,t] + g_t``, the same of
-    eps g is ``sym(C_o (eps Y + Q~_oo g C_o^H))``.
-    """
-    c, e, kpoint = s.vectors[0], s.levels[0], s.kpoints[0]
-    o = max(1, int(np.searchsorted(e, functional.mu + OCCUPIED * functional.kT)))
-    chosen = site_weights != 0
-    rows = chosen[matrices.atom_of_orbital]
-    weights = site_weights[matrices.atom_of_orbital][rows, None]
-    # Twice Q~, rows o, its square part without the Hermitian conjugate.
-    c_rows, mc = c[rows], matrices.overlap_times(c, kpoint, chosen)
-    q = (weights * c_rows[:, :o]).conj().T @ mc
-    q[:, o:] += (weights * mc[:, :o]).conj().T @ c_rows[:, o:]
-    del c_rows, mc
-    g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
-    x = np.empty_like(q)
-    weigh_rows(e, g[0], g_eps[0], NEAR * functional.kT, q, x)
-    z = c @ x.conj().T  # Y^H, whose rows are orbitals
-    del x
-    half = np.full(o, 0.5)
-    _add_symmetric(matrices, d_h, c, z, half, s)
-    z *= e[:o]
-    z += (c[:, :o] * g[0, :o]) @ q[:, :o]
-    _add_symmetric(matrices, d_m, c, z, -half, s)
-    return np.diagonal(q).real[None]
+    def add_sparse(self, s: States) -> np.ndarray:
+        """As :meth:`add_batch` for one k-point, with as few products as possible.
+
+        Levels are occupied (o) or empty (u), and g and its divided differences vanish between empty ones.
+        With X = Q~ o g[s,t] and its Hermitian part sym, ``C X C^H = sym(C_o Y)``,
+        ``Y = X_oo C_o^H + 2 X_ou C_u^H``, of which only elements on the pattern are needed. As
+        ``(eps g)[s,t] = eps_s g[s,t] + g_t``, the same of eps g is ``sym(C_o (eps Y + Q~_oo g C_o^H))``.
+        """
+        matrices, functional, site_weights = self.matrices, self.functional, self.site_weights
+        c, e, kpoint = s.vectors[0], s.levels[0], s.kpoints[0]
+        o = max(1, int(np.searchsorted(e, functional.mu + OCCUPIED * functional.kT)))
+        chosen = site_weights != 0
+        rows = chosen[matrices.atom_of_orbital]
+        weights = site_weights[matrices.atom_of_orbital][rows, None]
+        # Twice Q~, rows o, its square part without the Hermitian conjugate.
+        c_rows, mc = c[rows], matrices.overlap_times(c, kpoint, chosen)
+        q = (weights * c_rows[:, :o]).conj().T @ mc
+        q[:, o:] += (weights * mc[:, :o]).conj().T @ c_rows[:, o:]
+        del c_rows, mc
+        g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
+        x = np.empty_like(q)
+        weigh_rows(e, g[0], g_eps[0], NEAR * functional.kT, q, x)
+        z = c @ x.conj().T  # Y^H, whose rows are orbitals
+        del x
+        half = np.full(o, 0.5)
+        _add_symmetric(matrices, self.d_h, c, z, half, s)
+        z *= e[:o]
+        z += (c[:, :o] * g[0, :o]) @ q[:, :o]
+        _add_symmetric(matrices, self.d_m, c, z, -half, s)
+        return np.diagonal(q).real[None]
 
 
 def _add_symmetric(

@@ -1,0 +1,383 @@
+"""Linear potentials in files of ML-PACE (``.yace``): read as data, with every field checked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+
+__all__ = ["Bond", "ClusterTerm", "YACEFile", "read_yace_file"]
+
+# Bytes; files of ML-PACE take up to a few MB, those with tabulated functions are not read here.
+MAX_SIZE = 50_000_000
+# Levels of lists and maps; such files have six.
+_MAX_DEPTH = 12
+# Entries of the dense tensor of one function.
+_MAX_TENSOR = 2_000_000
+
+RADIAL_BASES = ("ChebExpCos", "ChebPow", "ChebLinear", "SBessel", "TEST_SBessel")
+_WHOLE = re.compile(r"[+-]?\d+\Z")
+
+
+@dataclass(frozen=True)
+class Bond:
+    """Radial functions of one ordered pair of elements.
+
+    Attributes
+    ----------
+    basis : str
+        Name of the functions g_k.
+    parameter : float
+        Their exponent.
+    coefficients : ndarray, shape (n, l, k)
+        ``R_nl = sum_k coefficients[n, l, k] g_k``.
+    cutoff, cutoff_width : float
+        Å.
+    inner_cutoff, inner_width : float
+        Å; below, g_k are switched off and the core on, if `by_distance`.
+    core, core_exponent : float
+        eV Å and 1/Å^2: the core is ``core exp(-core_exponent r^2) / r`` with its switches.
+    by_distance : bool
+    """
+
+    basis: str
+    parameter: float
+    coefficients: np.ndarray
+    cutoff: float
+    cutoff_width: float
+    inner_cutoff: float
+    inner_width: float
+    core: float
+    core_exponent: float
+    by_distance: bool
+
+
+@dataclass(frozen=True)
+class ClusterTerm:
+    """``sum_c coefficients[c] Re prod_t A[elements[t], n[t], l[t], m[c, t]]`` (eV), n from 1."""
+
+    elements: tuple[int, ...]
+    n: tuple[int, ...]
+    l: tuple[int, ...]
+    m: np.ndarray
+    coefficients: np.ndarray
+
+
+@dataclass(frozen=True)
+class YACEFile:
+    """What a file of a linear potential says.
+
+    Attributes
+    ----------
+    elements : tuple of str
+    reference_energies : ndarray, shape (n_elements,)
+        eV.
+    core_limits : ndarray, shape (n_elements,)
+        Sum of cores around an atom (eV) up to which the expansion acts in full.
+    bonds : dict
+        By ordered pair of element numbers.
+    functions : tuple of list of ClusterTerm
+        By centre element; coefficients include the weight of the embedding function.
+    """
+
+    elements: tuple[str, ...]
+    reference_energies: np.ndarray
+    core_limits: np.ndarray
+    bonds: dict[tuple[int, int], Bond]
+    functions: tuple[list[ClusterTerm], ...]
+
+
+def read_yace_file(path: str | Path) -> YACEFile:
+    """Read and check a file; `ValueError` says what is wrong and where."""
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"path: there is no file {str(source)!r}")
+    size = source.stat().st_size
+    if size > MAX_SIZE:
+        raise ValueError(
+            f"{source}: {size} bytes, more than the {MAX_SIZE} read here; files with tabulated radial "
+            "functions (ACE.jl splines) are not supported"
+        )
+    try:
+        text = source.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{source}: not a text file, expected the YAML of ML-PACE (.yace)") from None
+    if text.lstrip().startswith("nelements="):
+        raise ValueError(
+            f"{source}: the old text format of ML-PACE (.ace); convert it to .yace with pacemaker's tools"
+        )
+    try:
+        return _interpret(_Node(_load(text), "file"))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+# -- YAML ----------------------------------------------------------------------------------------------------
+
+
+def _load(text: str) -> Any:
+    """Lists, maps and strings; lists as keys become tuples. Nothing else of YAML is let through.
+
+    Numbers stay text: YAML takes the element No for false, and 1e-5 for a word.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise ImportError(
+            "reading .yace files needs PyYAML; install it with: pip install ase-qmmm[lammps]"
+        ) from None
+    # Parsed event by event, without recursion: deep nesting is refused before it can do harm.
+    stack: list[tuple[Any, list[Any]]] = []
+    documents: list[Any] = []
+
+    def put(value: Any) -> None:
+        if not stack:
+            documents.append(value)
+            return
+        container, pending = stack[-1]
+        if isinstance(container, list):
+            container.append(value)
+        elif not pending:
+            pending.append(_key(value))
+            if pending[0] in container:
+                raise ValueError(f"the key {pending[0]!r} occurs twice")
+        else:
+            container[pending.pop()] = value
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise ValueError("anchors and aliases of YAML have no place in a potential")
+            if getattr(event, "tag", None) is not None:
+                raise ValueError(f"the YAML tag {event.tag!r} has no place in a potential")
+            if isinstance(event, yaml.ScalarEvent):
+                put(event.value)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                stack.append(({} if isinstance(event, yaml.MappingStartEvent) else [], []))
+                if len(stack) > _MAX_DEPTH:
+                    raise ValueError(f"nested more than {_MAX_DEPTH} levels deep, which no potential is")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                put(stack.pop()[0])
+    except yaml.YAMLError as error:
+        raise ValueError(f"not a whole YAML file ({' '.join(str(error).split())})") from None
+    if len(documents) != 1:
+        raise ValueError(f"{len(documents)} YAML documents, expected one")
+    return documents[0]
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if not isinstance(value, str):
+        raise ValueError("a map with a key that is neither a word nor a list of words")
+    return value
+
+
+class _Node:
+    """A place in the file, which names itself in errors."""
+
+    def __init__(self, value: Any, where: str) -> None:
+        self.value, self.where = value, where
+
+    def error(self, expected: str) -> ValueError:
+        shown = str(self.value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        return ValueError(f"{self.where}: got {shown}, expected {expected}")
+
+    def map(self) -> dict[Any, Any]:
+        if not isinstance(self.value, dict):
+            raise self.error("a map")
+        return self.value
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.map()
+
+    def __getitem__(self, key: str) -> _Node:
+        content = self.map()
+        if key not in content:
+            raise ValueError(f"{self.where}: lacks {key!r}")
+        return _Node(content[key], key if self.where == "file" else f"{self.where}.{key}")
+
+    def list(self) -> list[_Node]:
+        if not isinstance(self.value, list):
+            raise self.error("a list")
+        return [_Node(v, f"{self.where}[{i}]") for i, v in enumerate(self.value)]
+
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.error("a word")
+        return self.value
+
+    def whole(self, low: int, high: int = 10**6) -> int:
+        value = self.value
+        if not (isinstance(value, str) and len(value) < 12 and _WHOLE.match(value)):
+            raise self.error("a whole number")
+        if not low <= int(value) <= high:
+            raise self.error(f"a whole number from {low} to {high}")
+        return int(value)
+
+    def wholes(self, low: int, high: int, size: int) -> tuple[int, ...]:
+        items = self.list()
+        if len(items) != size:
+            raise ValueError(f"{self.where}: {len(items)} numbers, expected {size}")
+        return tuple(i.whole(low, high) for i in items)
+
+    def number(self, low: float = -np.inf) -> float:
+        try:
+            value = float(self.value)
+        except (TypeError, ValueError):
+            raise self.error("a number") from None
+        if not np.isfinite(value) or value < low:
+            raise self.error("a finite number" + (f" >= {low:g}" if np.isfinite(low) else ""))
+        return value
+
+    def numbers(self, size: int | None = None) -> np.ndarray:
+        """A list of `size` numbers (any number of them if None)."""
+        items = self.list()
+        if size is not None and len(items) != size:
+            raise ValueError(f"{self.where}: {len(items)} numbers, expected {size}")
+        return np.array([i.number() for i in items])
+
+
+# -- meaning -------------------------------------------------------------------------------------------------
+
+
+def _interpret(root: _Node) -> YACEFile:
+    if "species" in root:
+        raise ValueError("a pacemaker file of B-functions (.yaml); convert it with: pace_yaml2yace")
+    elements = tuple(e.text() for e in root["elements"].list())
+    unknown = [e for e in elements if not atomic_numbers.get(e, 0)]
+    if not elements or unknown or len(set(elements)) < len(elements):
+        raise root["elements"].error("chemical symbols, each once")
+    n = len(elements)
+    bonds = _bonds(root["bonds"], n)
+    weights, limits = np.empty(n), np.empty(n)
+    for z in range(n):
+        weights[z], limits[z] = _embedding(root["embeddings"][str(z)])
+    functions = []
+    for z in range(n):
+        items = root["functions"][str(z)].list()
+        functions.append([_term(f, z, bonds, float(weights[z])) for f in items])
+    return YACEFile(elements, root["E0"].numbers(n), limits, bonds, tuple(functions))
+
+
+def _embedding(node: _Node) -> tuple[float, float]:
+    """Weight of the density, and the limit of the core."""
+    name = node["npoti"].text()
+    if name not in ("FinnisSinclair", "FinnisSinclairShiftedScaled"):
+        raise node["npoti"].error("FinnisSinclair or FinnisSinclairShiftedScaled")
+    densities = node["ndensity"].whole(1)
+    parameters = node["FS_parameters"].numbers(2 * densities)
+    if densities != 1:
+        raise ValueError(
+            f"{node.where}.ndensity: got {densities}; only linear potentials, of one density, are supported"
+        )
+    if parameters[1] != 1.0:
+        raise ValueError(
+            f"{node.where}.FS_parameters: got the exponent {parameters[1]:g}; only linear potentials "
+            "(exponent 1) are supported"
+        )
+    low = node["rho_core_cutoff"].number() - node["drho_core_cutoff"].number(0.0)
+    if low <= 0:
+        raise node["rho_core_cutoff"].error("more than drho_core_cutoff")
+    return float(parameters[0]), low
+
+
+def _bonds(node: _Node, n_elements: int) -> dict[tuple[int, int], Bond]:
+    bonds: dict[tuple[int, int], Bond] = {}
+    kinds = set()
+    for a in range(n_elements):
+        for b in range(n_elements):
+            key = (str(a), str(b))
+            if key not in node.map():
+                raise ValueError(f"bonds: lacks [{a}, {b}]; every ordered pair of elements is needed")
+            bond = _Node(node.map()[key], f"bonds[{a}, {b}]")
+            kinds.add(bond["inner_cutoff_type"].text() if "inner_cutoff_type" in bond else "density")
+            bonds[a, b] = _bond(bond)
+    if len(kinds) > 1:
+        raise ValueError(f"bonds: inner_cutoff_type is {' and '.join(sorted(kinds))}; expected one for all")
+    return bonds
+
+
+def _bond(node: _Node) -> Bond:
+    name = node["radbasename"].text()
+    if name not in RADIAL_BASES:
+        raise node["radbasename"].error(f"one of {', '.join(RADIAL_BASES[:4])}; others are not supported")
+    kind = node["inner_cutoff_type"].text() if "inner_cutoff_type" in node else "density"
+    if kind not in ("density", "distance"):
+        raise node["inner_cutoff_type"].error(
+            "density or distance (with zbl the energy is not a sum of an expansion and pairs)"
+        )
+    n_max, n_base = node["nradmax"].whole(0, 1000), node["nradbasemax"].whole(1, 10000)
+    l_max = node["lmax"].whole(0, 50)
+    rows = node["radcoefficients"].list()
+    if len(rows) != n_max:
+        raise ValueError(f"{node.where}.radcoefficients: {len(rows)} entries, expected nradmax = {n_max}")
+    coefficients = np.zeros((n_max, l_max + 1, n_base))
+    for i, row in enumerate(rows):
+        columns = row.list()
+        if len(columns) != l_max + 1:
+            raise ValueError(f"{row.where}: {len(columns)} entries, expected lmax + 1 = {l_max + 1}")
+        for l, column in enumerate(columns):
+            coefficients[i, l] = column.numbers(n_base)
+    parameters = node["radparameters"].numbers()
+    if not len(parameters):
+        raise node["radparameters"].error("at least one number")
+    if name in ("ChebExpCos", "ChebPow") and not 0 < abs(parameters[0]) < 100:
+        raise node["radparameters"].error("an exponent that is not 0")
+    if name == "ChebPow" and parameters[0] < 1:
+        raise node["radparameters"].error("an exponent of at least 1: forces diverge at the cutoff else")
+    cutoff = node["rcut"].number(0.0)
+    width = node["dcut"].number(0.0)
+    if not 0.2 <= cutoff <= 50.0:
+        raise node["rcut"].error("0.2 to 50 Å")
+    if width > cutoff:
+        raise node["dcut"].error("at most rcut")
+    inner = node["rcut_in"].number(0.0) if "rcut_in" in node else 0.0
+    inner_width = node["dcut_in"].number(0.0) if "dcut_in" in node else 0.0
+    if inner - inner_width > 0 and (kind == "density" or inner_width == 0):
+        raise ValueError(
+            f"{node.where}.rcut_in: radial functions would jump to zero at {inner - inner_width:g} Å; "
+            "expected rcut_in 0, or inner_cutoff_type distance with dcut_in > 0"
+        )
+    return Bond(
+        name,
+        float(parameters[0]),
+        coefficients,
+        cutoff,
+        width,
+        inner,
+        inner_width,
+        abs(node["prehc"].number()),
+        abs(node["lambdahc"].number()),
+        kind == "distance",
+    )
+
+
+def _term(node: _Node, centre: int, bonds: dict[tuple[int, int], Bond], weight: float) -> ClusterTerm:
+    n_elements = round(len(bonds) ** 0.5)
+    if node["mu0"].whole(0) != centre:
+        raise node["mu0"].error(str(centre))
+    if node["ndensity"].whole(1) != 1:
+        raise node["ndensity"].error("1: only linear potentials are supported")
+    rank, count = node["rank"].whole(1, 8), node["num_ms_combs"].whole(1)
+    elements = node["mus"].wholes(0, n_elements - 1, rank)
+    n, l = node["ns"].wholes(1, 10000, rank), node["ls"].wholes(0, 50, rank)
+    m = np.array(node["ms_combs"].wholes(-50, 50, rank * count)).reshape(count, rank)
+    coefficients = weight * node["ctildes"].numbers(count)
+    for z, i, k in zip(elements, n, l, strict=True):
+        n_max, n_l, n_base = bonds[centre, z].coefficients.shape
+        if (rank == 1 and (i > n_base or k > 0)) or (rank > 1 and (i > n_max or k >= n_l)):
+            raise ValueError(f"{node.where}: n = {i}, l = {k} are beyond those of bonds[{centre}, {z}]")
+    if (np.abs(m) > np.array(l)).any():
+        raise ValueError(f"{node.where}.ms_combs: |m| exceeds l")
+    if m.sum(axis=1).any():
+        raise ValueError(f"{node.where}.ms_combs: m do not sum to zero, the energy would turn with the axes")
+    if np.prod([2.0 * k + 1 for k in l]) > _MAX_TENSOR:
+        raise ValueError(f"{node.where}: rank and l give more than {_MAX_TENSOR} products")
+    return ClusterTerm(elements, n, l, m, coefficients)

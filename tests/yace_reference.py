@@ -68,8 +68,6 @@ def radial(bond, r):
     elif name == "ChebPow":
         x = 2 * (1 - (1 - r / rc) ** lam) - 1
         g = np.array([0.5 - 0.5 * T(k, x) for k in range(1, K + 1)])
-    elif name == "ChebLinear":
-        g = np.array([0.5 - 0.5 * T(k, 1 - r / rc) for k in range(1, K + 1)])
     elif name == "SBessel":
         f = [
             (-1) ** n * np.sqrt(2) * np.pi / rc**1.5 * (n + 1) * (n + 2) / np.hypot(n + 1, n + 2)

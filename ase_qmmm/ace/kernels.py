@@ -165,9 +165,7 @@ def weighted_energy(
         energy = _site_energy(
             z0, size, linear, plan_nodes, left, right, node, terms, index, value, x, adjoint
         )
-        _pull(
-            segments, channel_starts, radial_starts, n_max, adjoint, values, slopes, y, grad, w, dw, out
-        )
+        _pull(segments, channel_starts, radial_starts, n_max, adjoint, values, slopes, y, grad, w, dw, out)
         repulsion, slope = values[n_radial - 1], slopes[n_radial - 1]
         fx = fy = fz = 0.0
         for k in range(n):

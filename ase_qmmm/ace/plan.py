@@ -56,7 +56,7 @@ class PlanTemplate:
         self._first = np.flatnonzero(order == 1)
         self._first_index = factors[self._first, 0]
         several = np.flatnonzero(order >= 2)
-        heads = factors[several, :2]
+        heads = factors[several, :2] if width >= 2 else np.zeros((0, 2), np.int64)
         tails = factors[order == 4, 2:4] if width >= 4 else np.zeros((0, 2), np.int64)
         pairs, where = np.unique(np.vstack([heads, tails]), axis=0, return_inverse=True)
         where = where.ravel()

@@ -17,9 +17,11 @@ from .basis import ACEBasis
 from .derivatives import MAX_MEMORY, cauchy_born, derivatives
 from .evaluation import ProjectionCalculator
 from .files import read_potential, write_potential
+from .lammps import LAMMPSExport, export_potential
 from .verlet import VerletList
 
 __all__ = ["ACEPotential"]
+
 
 class ACEPotential(ProjectionCalculator):
     """Site energies ``E_i = E0(z_i) + sum_k c_k B_k(surroundings of i) + core`` of a linear ACE model.
@@ -186,6 +188,34 @@ class ACEPotential(ProjectionCalculator):
     def save(self, path: str | Path) -> None:
         """Write the model to a JSON file, whole or not at all."""
         write_potential(path, self.basis, self.coefficients, self.reference_energies)
+
+    @checked_keywords
+    def export_lammps(self, path: str | Path, *, tolerance: float = 1e-10) -> LAMMPSExport:
+        """Write the model for LAMMPS: ``pair_style pace``, overlaid by ``pair_style table``.
+
+        The cluster functions go to the ``.yace`` file: each R_n is expanded in the file's Chebyshev basis, the
+        couplings are turned to complex harmonics. That format has no pair functions and no core of this kind:
+        both go, exact at 1000 points per Å, to a ``.table`` file beside it. In LAMMPS the errors of its own
+        tables come on top.
+
+        Parameters
+        ----------
+        path : str or Path
+            Must end in ``.yace``.
+        tolerance : float
+            Largest error of any radial function, which are of order one.
+
+        Returns
+        -------
+        LAMMPSExport
+            The files, the errors reached, and the lines of input that use them.
+
+        Raises
+        ------
+        ValueError
+            Another ending; radial functions that the Chebyshev basis does not give to the tolerance.
+        """
+        return export_potential(path, self.basis, self.coefficients, self._references, tolerance)
 
     @classmethod
     @checked_keywords

@@ -52,8 +52,8 @@ class YACEPotential(ProjectionCalculator):
         PyYAML is missing.
     ValueError
         Not a file of this kind, damaged, or of a potential that is not supported: more than one density, an
-        embedding function that is not linear, radial functions other than ChebExpCos, ChebPow, ChebLinear
-        and SBessel, an inner cutoff of kind zbl. The message names the place.
+        embedding function that is not linear, radial functions other than ChebExpCos, ChebPow and
+        SBessel, an inner cutoff of kind zbl. The message names the place.
     StructureError
         On evaluation: two atoms too close, or an element that the file lacks.
 
@@ -77,9 +77,7 @@ class YACEPotential(ProjectionCalculator):
         self._neighbours = VerletList(self.cutoff, self.skin)
         self._n_functions = sum(len(f) for f in file.functions)
         several = [[t for t in f if len(t.l) > 1] for f in file.functions]
-        labels = [
-            BasisFunction("cluster", z, t.elements, t.n, t.l) for z, f in enumerate(several) for t in f
-        ]
+        labels = [BasisFunction("cluster", z, t.elements, t.n, t.l) for z, f in enumerate(several) for t in f]
         channels = Channels(len(file.elements), labels)
         first = np.cumsum(channels.n_max) - channels.n_max
         self._arrays = (
@@ -155,7 +153,5 @@ def _least_distance(file: YACEFile) -> float:
             within = np.concatenate([[1.0], (2 * r[1:] / d + 1) ** 3])
             if core[:-1] @ np.diff(within) <= limit:
                 break
-        else:
-            raise ValueError(f"rho_core_cutoff: {limit:g} eV is reached by the cores at any distance")
         least = max(least, float(d))
     return least

@@ -19,7 +19,7 @@ _MAX_DEPTH = 12
 # Entries of the dense tensor of one function.
 _MAX_TENSOR = 2_000_000
 
-RADIAL_BASES = ("ChebExpCos", "ChebPow", "ChebLinear", "SBessel", "TEST_SBessel")
+RADIAL_BASES = ("ChebExpCos", "ChebPow", "SBessel", "TEST_SBessel")
 _WHOLE = re.compile(r"[+-]?\d+\Z")
 
 
@@ -306,8 +306,10 @@ def _bonds(node: _Node, n_elements: int) -> dict[tuple[int, int], Bond]:
 
 def _bond(node: _Node) -> Bond:
     name = node["radbasename"].text()
+    if name == "ChebLinear":
+        raise node["radbasename"].error("functions that vanish at the cutoff; these jump there")
     if name not in RADIAL_BASES:
-        raise node["radbasename"].error(f"one of {', '.join(RADIAL_BASES[:4])}; others are not supported")
+        raise node["radbasename"].error(f"one of {', '.join(RADIAL_BASES[:3])}; others are not supported")
     kind = node["inner_cutoff_type"].text() if "inner_cutoff_type" in node else "density"
     if kind not in ("density", "distance"):
         raise node["inner_cutoff_type"].error(

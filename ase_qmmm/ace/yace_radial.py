@@ -60,10 +60,7 @@ def radial_basis(bond: Bond, r: Any) -> list[Any]:
             switch = 0.5 * (1.0 + np.cos((r - start) * (np.pi / bond.cutoff_width)))
             envelope = envelope * np.where(r > start, switch, 1.0 + 0.0 * r)
         return [envelope, *(0.5 * (1.0 - t) * envelope for t in _chebyshev(count - 1, x))]
-    if bond.basis == "ChebLinear":
-        x = 1.0 - r * (1.0 / rc)
-    else:
-        x = 1.0 - 2.0 * (1.0 - r * (1.0 / rc)) ** bond.parameter
+    x = 1.0 - 2.0 * (1.0 - r * (1.0 / rc)) ** bond.parameter
     return [0.5 * (1.0 - t) for t in _chebyshev(count, x)]
 
 

@@ -21,13 +21,14 @@ def falling(basis, size=0.02, seed=3):
     return size * decay * np.random.default_rng(seed).normal(size=len(basis))
 
 
+NICKEL = {"elements": ("Ni", "Al"), "cutoff": 4.5}
 CASES = {
-    "tungsten": {"elements": "W", "order": 4, "degree": 8, "cutoff": 5.5},
-    "alloy": {"elements": ("Ni", "Al"), "order": 3, "degree": 6, "cutoff": 4.5},
-    "to zero": {"elements": ("Ni", "Al"), "order": 2, "degree": 7, "cutoff": 4.5, "inner_cutoff": 0.0, "core": None},
-    "clusters": {"elements": ("Ni", "Al"), "order": 3, "degree": 5, "cutoff": 4.5, "pair_basis": False, "core": None},
+    "tungsten": {"elements": "W", "order": 4, "degree": 7, "cutoff": 5.0},
+    "alloy": NICKEL | {"order": 3, "degree": 6},
+    "to zero": NICKEL | {"order": 2, "degree": 7, "inner_cutoff": 0.0, "core": None},
+    "clusters": NICKEL | {"order": 3, "degree": 5, "pair_basis": False, "core": None},
     "first order": {"elements": "W", "order": 1, "degree": 6, "cutoff": 5.0, "pair_basis": False},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=list(CASES), scope="module")

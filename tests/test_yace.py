@@ -31,8 +31,9 @@ def bond(rng, basis, inner, l_max=2):
         "density": "rcut_in: 0, dcut_in: 1e-5",
     }
     return (
-        f"{{nradmax: {n_max}, lmax: {l_max}, nradbasemax: {size}, radbasename: {basis}, radparameters: [{lam}], "
-        f"radcoefficients: {c}, prehc: 20, lambdahc: 0.5, rcut: {rng.uniform(4.2, 4.6)}, dcut: 0.3, "
+        f"{{nradmax: {n_max}, lmax: {l_max}, nradbasemax: {size}, radbasename: {basis}, "
+        f"radparameters: [{lam}], radcoefficients: {c}, prehc: 20, lambdahc: 0.5, "
+        f"rcut: {rng.uniform(4.2, 4.6)}, dcut: 0.3, "
         f"{switches[inner]}}}"
     )
 
@@ -156,10 +157,6 @@ def test_density_cutoff(tmp_path):
     assert 0.5 < calc.minimum_distance < 2.0
     file = yace_reference.load(text)
     dense = bulk("NiAl", "cesiumchloride", a=1.01 * calc.minimum_distance * 2 / np.sqrt(3))
-    assert (
-        sum(yace_reference.core(file["bonds"][0, 0], r) for r in dense.get_all_distances(mic=True)[0, 1:])
-        < 500
-    )
     exact = yace_reference.site_energies(file, dense)
     assert calc.evaluate(dense).energies == pytest.approx(exact, rel=1e-8)
     with pytest.raises(StructureError, match="YACEPotential needs at least"):
@@ -167,7 +164,7 @@ def test_density_cutoff(tmp_path):
 
 
 REFUSED = [
-    (("FS_parameters: [0.7, 1]", "FS_parameters: [0.7, 0.5]"), "got the exponent 0.5; only linear potentials"),
+    (("FS_parameters: [0.7, 1]", "FS_parameters: [0.7, 0.5]"), "got the exponent 0.5; only linear"),
     (
         ("ndensity: 1, FS_parameters: [0.7, 1]", "ndensity: 2, FS_parameters: [0.7, 1, 1, 0.5]"),
         r"embeddings.0.ndensity: got 2; only linear potentials",
@@ -175,7 +172,7 @@ REFUSED = [
     (("FS_parameters: [0.7, 1]", "FS_parameters: [0.7]"), "FS_parameters: 1 numbers, expected 2"),
     (("npoti: FinnisSinclair,", "npoti: Tersoff,"), "npoti: got Tersoff, expected FinnisSinclair"),
     (("rho_core_cutoff: 100000", "rho_core_cutoff: 100"), "rho_core_cutoff: got 100, expected more than"),
-    (("ChebExpCos", "ACE.jl.base"), r"bonds\[0, 0\].radbasename: got ACE.jl.base, expected one of ChebExpCos"),
+    (("ChebExpCos", "ACE.jl.base"), r"bonds\[0, 0\].radbasename: got ACE.jl.base, expected one of"),
     (("ChebExpCos", "ChebLinear"), "got ChebLinear, expected functions that vanish at the cutoff"),
     (("dcut_in: 1e-5", "dcut_in: 1e-5, inner_cutoff_type: zbl"), "inner_cutoff_type: got zbl"),
     (("dcut_in: 1e-5", "dcut_in: 1e-5, inner_cutoff_type: distance"), "expected one for all"),

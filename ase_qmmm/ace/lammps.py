@@ -83,6 +83,9 @@ def export_potential(
 # The bond without its R_nl, and the expansion (n, k) of R_n.
 _Fit = tuple[Bond, np.ndarray]
 
+# Elements, n and l of the factors of a function.
+_Slots = tuple[tuple[int, ...], ...]
+
 
 def _fit(basis: ACEBasis, tolerance: float) -> tuple[list[_Fit], float, float]:
     """Expansions for all pairs of elements in the smallest basis that reaches the tolerance."""
@@ -166,12 +169,13 @@ def _function_lines(
 ) -> Iterator[str]:
     """Functions of one centre element: those of equal slots are one."""
     of_centre = coefficients[centre * basis._n_cluster : (centre + 1) * basis._n_cluster]
-    tensors: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
+    tensors: dict[_Slots, np.ndarray] = {}
     for (f, tensor), c in zip(
         list_functions(len(basis.elements), basis.order, basis.degree), of_centre, strict=True
     ):
-        order = sorted(range(f.order), key=lambda t, f=f: (f.neighbours[t], f.n[t], f.l[t]))
-        slots = tuple(tuple(values[t] for t in order) for values in (f.neighbours, f.n, f.l))
+        labels = list(zip(f.neighbours, f.n, f.l, strict=True))
+        order = sorted(range(f.order), key=labels.__getitem__)
+        slots = tuple(zip(*(labels[t] for t in order), strict=True))
         tensors[slots] = tensors.get(slots, 0.0) + float(c) * tensor.transpose(order)
     # Rank one takes the Chebyshev functions themselves.
     for z in range(len(basis.elements)):
@@ -184,9 +188,7 @@ def _function_lines(
             yield _function_line(centre, slots, *_half(slots, tensor))
 
 
-def _half(
-    slots: tuple[tuple[int, ...], ...], tensor: np.ndarray
-) -> tuple[list[tuple[int, ...]], list[float]]:
+def _half(slots: _Slots, tensor: np.ndarray) -> tuple[list[tuple[int, ...]], list[float]]:
     """Products of complex projections of a tensor of real ones, one of each {m, -m} and of each exchange."""
     for l in slots[2]:
         tensor = np.tensordot(tensor, to_real(l), axes=(0, 0))
@@ -203,13 +205,12 @@ def _half(
     return list(kept), list(kept.values())
 
 
-def _function_line(
-    centre: int, slots: tuple[tuple[int, ...], ...], ms: list[tuple[int, ...]], values: list[float]
-) -> str:
+def _function_line(centre: int, slots: _Slots, ms: list[tuple[int, ...]], values: list[float]) -> str:
     z, n, l = slots
     return (
         f"    - {{mu0: {centre}, rank: {len(z)}, ndensity: 1, num_ms_combs: {len(ms)}, mus: {_list(z)}, "
-        f"ns: {_list(n)}, ls: {_list(l)}, ms_combs: {_list(np.array(ms))}, ctildes: {_list(np.array(values))}}}"
+        f"ns: {_list(n)}, ls: {_list(l)}, ms_combs: {_list(np.array(ms))}, "
+        f"ctildes: {_list(np.array(values))}}}"
     )
 
 
@@ -241,8 +242,7 @@ def _commands(basis: ACEBasis, yace: Path, table: Path | None) -> str:
         "pair_style hybrid/overlay pace table spline 20000",
         f"pair_coeff * * pace {yace.name} {names}",
     ]
-    lines += [
-        f"pair_coeff {a + 1} {b + 1} table {table.name} {basis.elements[a]}_{basis.elements[b]} {basis.cutoff!r}"
-        for a, b in basis._pairs
-    ]
+    for a, b in basis._pairs:
+        section = f"{basis.elements[a]}_{basis.elements[b]}"
+        lines.append(f"pair_coeff {a + 1} {b + 1} table {table.name} {section} {basis.cutoff!r}")
     return "\n".join(lines) + "\n"

@@ -14,9 +14,9 @@ __all__ = ["Plan", "PlanTemplate", "join_plans"]
 class Plan(NamedTuple):
     """``E = sum_a linear[a] X_a + sum_p X_(size + p) (node[p] + sum_t value[t] X_target[t])``, by element.
 
-    X holds the `size` density projections and after them the products ``X[left[p]] X[right[p]]``, whose factors
-    are projections or earlier products. Monomials of third order are a product times a projection, those of
-    fourth order a product times a product.
+    X holds the `size` density projections and after them the products ``X[left[p]] X[right[p]]``, whose
+    factors are projections or earlier products. Monomials of third order are a product times a projection,
+    those of fourth order a product times a product.
 
     Attributes
     ----------

@@ -193,10 +193,10 @@ class ACEPotential(ProjectionCalculator):
     def export_lammps(self, path: str | Path, *, tolerance: float = 1e-10) -> LAMMPSExport:
         """Write the model for LAMMPS: ``pair_style pace``, overlaid by ``pair_style table``.
 
-        The cluster functions go to the ``.yace`` file: each R_n is expanded in the file's Chebyshev basis, the
-        couplings are turned to complex harmonics. That format has no pair functions and no core of this kind:
-        both go, exact at 1000 points per Å, to a ``.table`` file beside it. In LAMMPS the errors of its own
-        tables come on top.
+        The cluster functions go to the ``.yace`` file: each R_n is expanded in the file's Chebyshev basis,
+        the couplings are turned to complex harmonics. That format has no pair functions and no core of this
+        kind: both go, exact at 1000 points per Å, to a ``.table`` file beside it. In LAMMPS the errors of its
+        own tables come on top.
 
         Parameters
         ----------

@@ -23,7 +23,7 @@ __all__ = ["YACEPotential"]
 
 
 class YACEPotential(ProjectionCalculator):
-    """Linear atomic cluster expansion in a ``.yace`` file of ML-PACE [1]_, the format of LAMMPS's pair_style pace.
+    """Linear atomic cluster expansion in a ``.yace`` file of ML-PACE [1]_, as LAMMPS's pair_style pace reads.
 
     ``E_i = E0 + w sum_f ctilde_f Re prod_t A_t + sum_j core(r_ij)``, products of rank 1 of the radial basis
     g_k, others of ``R_nl Y_lm``. Radial functions are interpolated by quintic polynomials between nodes
@@ -126,7 +126,7 @@ def _radial_table(file: YACEFile, channels: Channels) -> RadialTable:
             of_l = bond.coefficients[:count, l] if l < bond.coefficients.shape[1] else np.zeros((0, 1))
             for n, row in enumerate(of_l):
                 nodes[a * n_z + b, :, :, first + n] = (scale * np.tensordot(basis, row, axes=(1, 0))).T
-            first += count
+            first += int(count)
         rank_one = np.zeros(basis.shape[1])
         for term in file.functions[a]:
             if term.elements == (b,):

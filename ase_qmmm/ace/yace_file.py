@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
+
+from .yaml_tree import Node, load_yaml
 
 __all__ = ["Bond", "ClusterTerm", "YACEFile", "read_yace_file"]
 
 # Bytes; files of ML-PACE take up to a few MB, those with tabulated functions are not read here.
 MAX_SIZE = 50_000_000
-# Levels of lists and maps; such files have six.
-_MAX_DEPTH = 12
 # Entries of the dense tensor of one function.
 _MAX_TENSOR = 2_000_000
 
 RADIAL_BASES = ("ChebExpCos", "ChebPow", "SBessel", "TEST_SBessel")
-_WHOLE = re.compile(r"[+-]?\d+\Z")
 
 
 @dataclass(frozen=True)
@@ -111,143 +108,12 @@ def read_yace_file(path: str | Path) -> YACEFile:
             f"{source}: the old text format of ML-PACE (.ace); convert it to .yace with pacemaker's tools"
         )
     try:
-        return _interpret(_Node(_load(text), "file"))
+        return _interpret(Node(load_yaml(text), "file"))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
-# -- YAML ----------------------------------------------------------------------------------------------------
-
-
-def _load(text: str) -> Any:
-    """Lists, maps and strings; lists as keys become tuples. Nothing else of YAML is let through.
-
-    Numbers stay text: YAML takes the element No for false, and 1e-5 for a word.
-    """
-    try:
-        import yaml
-    except ImportError:
-        raise ImportError(
-            "reading .yace files needs PyYAML; install it with: pip install ase-qmmm[lammps]"
-        ) from None
-    # Parsed event by event, without recursion: deep nesting is refused before it can do harm.
-    stack: list[tuple[Any, list[Any]]] = []
-    documents: list[Any] = []
-
-    def put(value: Any) -> None:
-        if not stack:
-            documents.append(value)
-            return
-        container, pending = stack[-1]
-        if isinstance(container, list):
-            container.append(value)
-        elif not pending:
-            pending.append(_key(value))
-            if pending[0] in container:
-                raise ValueError(f"the key {pending[0]!r} occurs twice")
-        else:
-            container[pending.pop()] = value
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        for event in yaml.parse(text, Loader=loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise ValueError("anchors and aliases of YAML have no place in a potential")
-            if getattr(event, "tag", None) is not None:
-                raise ValueError(f"the YAML tag {event.tag!r} has no place in a potential")
-            if isinstance(event, yaml.ScalarEvent):
-                put(event.value)
-            elif isinstance(event, yaml.CollectionStartEvent):
-                stack.append(({} if isinstance(event, yaml.MappingStartEvent) else [], []))
-                if len(stack) > _MAX_DEPTH:
-                    raise ValueError(f"nested more than {_MAX_DEPTH} levels deep, which no potential is")
-            elif isinstance(event, yaml.CollectionEndEvent):
-                put(stack.pop()[0])
-    except yaml.YAMLError as error:
-        raise ValueError(f"not a whole YAML file ({' '.join(str(error).split())})") from None
-    if len(documents) != 1:
-        raise ValueError(f"{len(documents)} YAML documents, expected one")
-    return documents[0]
-
-
-def _key(value: Any) -> Any:
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    if not isinstance(value, str):
-        raise ValueError("a map with a key that is neither a word nor a list of words")
-    return value
-
-
-class _Node:
-    """A place in the file, which names itself in errors."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        self.value, self.where = value, where
-
-    def error(self, expected: str) -> ValueError:
-        shown = str(self.value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return ValueError(f"{self.where}: got {shown}, expected {expected}")
-
-    def map(self) -> dict[Any, Any]:
-        if not isinstance(self.value, dict):
-            raise self.error("a map")
-        return self.value
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.map()
-
-    def __getitem__(self, key: str) -> _Node:
-        content = self.map()
-        if key not in content:
-            raise ValueError(f"{self.where}: lacks {key!r}")
-        return _Node(content[key], key if self.where == "file" else f"{self.where}.{key}")
-
-    def list(self) -> list[_Node]:
-        if not isinstance(self.value, list):
-            raise self.error("a list")
-        return [_Node(v, f"{self.where}[{i}]") for i, v in enumerate(self.value)]
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.error("a word")
-        return self.value
-
-    def whole(self, low: int, high: int = 10**6) -> int:
-        value = self.value
-        if not (isinstance(value, str) and len(value) < 12 and _WHOLE.match(value)):
-            raise self.error("a whole number")
-        if not low <= int(value) <= high:
-            raise self.error(f"a whole number from {low} to {high}")
-        return int(value)
-
-    def wholes(self, low: int, high: int, size: int) -> tuple[int, ...]:
-        items = self.list()
-        if len(items) != size:
-            raise ValueError(f"{self.where}: {len(items)} numbers, expected {size}")
-        return tuple(i.whole(low, high) for i in items)
-
-    def number(self, low: float = -np.inf) -> float:
-        try:
-            value = float(self.value)
-        except (TypeError, ValueError):
-            raise self.error("a number") from None
-        if not np.isfinite(value) or value < low:
-            raise self.error("a finite number" + (f" >= {low:g}" if np.isfinite(low) else ""))
-        return value
-
-    def numbers(self, size: int | None = None) -> np.ndarray:
-        """A list of `size` numbers (any number of them if None)."""
-        items = self.list()
-        if size is not None and len(items) != size:
-            raise ValueError(f"{self.where}: {len(items)} numbers, expected {size}")
-        return np.array([i.number() for i in items])
-
-
-# -- meaning -------------------------------------------------------------------------------------------------
-
-
-def _interpret(root: _Node) -> YACEFile:
+def _interpret(root: Node) -> YACEFile:
     if "species" in root:
         raise ValueError("a pacemaker file of B-functions (.yaml); convert it with: pace_yaml2yace")
     elements = tuple(e.text() for e in root["elements"].list())
@@ -266,7 +132,7 @@ def _interpret(root: _Node) -> YACEFile:
     return YACEFile(elements, root["E0"].numbers(n), limits, bonds, tuple(functions))
 
 
-def _embedding(node: _Node) -> tuple[float, float]:
+def _embedding(node: Node) -> tuple[float, float]:
     """Weight of the density, and the limit of the core."""
     name = node["npoti"].text()
     if name not in ("FinnisSinclair", "FinnisSinclairShiftedScaled"):
@@ -288,7 +154,7 @@ def _embedding(node: _Node) -> tuple[float, float]:
     return float(parameters[0]), low
 
 
-def _bonds(node: _Node, n_elements: int) -> dict[tuple[int, int], Bond]:
+def _bonds(node: Node, n_elements: int) -> dict[tuple[int, int], Bond]:
     bonds: dict[tuple[int, int], Bond] = {}
     kinds = set()
     for a in range(n_elements):
@@ -296,7 +162,7 @@ def _bonds(node: _Node, n_elements: int) -> dict[tuple[int, int], Bond]:
             key = (str(a), str(b))
             if key not in node.map():
                 raise ValueError(f"bonds: lacks [{a}, {b}]; every ordered pair of elements is needed")
-            bond = _Node(node.map()[key], f"bonds[{a}, {b}]")
+            bond = Node(node.map()[key], f"bonds[{a}, {b}]")
             kinds.add(bond["inner_cutoff_type"].text() if "inner_cutoff_type" in bond else "density")
             bonds[a, b] = _bond(bond)
     if len(kinds) > 1:
@@ -304,7 +170,7 @@ def _bonds(node: _Node, n_elements: int) -> dict[tuple[int, int], Bond]:
     return bonds
 
 
-def _bond(node: _Node) -> Bond:
+def _bond(node: Node) -> Bond:
     name = node["radbasename"].text()
     if name == "ChebLinear":
         raise node["radbasename"].error("functions that vanish at the cutoff; these jump there")
@@ -361,7 +227,7 @@ def _bond(node: _Node) -> Bond:
     )
 
 
-def _term(node: _Node, centre: int, bonds: dict[tuple[int, int], Bond], weight: float) -> ClusterTerm:
+def _term(node: Node, centre: int, bonds: dict[tuple[int, int], Bond], weight: float) -> ClusterTerm:
     n_elements = round(len(bonds) ** 0.5)
     if node["mu0"].whole(0) != centre:
         raise node["mu0"].error(str(centre))

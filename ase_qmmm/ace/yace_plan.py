@@ -15,7 +15,7 @@ __all__ = ["plan_of_terms"]
 
 
 def real_tensor(term: ClusterTerm) -> np.ndarray:
-    """Coefficients (2 l_1 + 1, ..) of products of real projections, the real part of those of complex ones."""
+    """Coefficients (2 l_1 + 1, ..) of products of real projections that give the real part of the term."""
     tensor = np.zeros(tuple(2 * l + 1 for l in term.l), dtype=complex)
     np.add.at(tensor, tuple((term.m + np.array(term.l)).T), term.coefficients)
     for l in term.l:

@@ -181,7 +181,7 @@ def _bond(node: Node) -> Bond:
         raise node["inner_cutoff_type"].error(
             "density or distance (with zbl the energy is not a sum of an expansion and pairs)"
         )
-    n_max, n_base = node["nradmax"].whole(0, 1000), node["nradbasemax"].whole(1, 10000)
+    n_max, n_base = node["nradmax"].whole(0, 1000), node["nradbasemax"].whole(1, 1000)
     l_max = node["lmax"].whole(0, 50)
     rows = node["radcoefficients"].list()
     if len(rows) != n_max:

@@ -1,6 +1,6 @@
 """QM/MM for crystal defects with ASE: quantum accuracy near the defect, a matched model far away."""
 
-from .ace import ACEBasis, ACEPotential
+from .ace import ACEBasis, ACEPotential, YACEPotential
 from .contract import check_calculator
 from .crystal import Crystal
 from .eam import EAM
@@ -46,6 +46,7 @@ __all__ = [
     "TaylorForces",
     "TaylorPotential",
     "TightBinding",
+    "YACEPotential",
     "band_gap",
     "band_structure",
     "check_calculator",

@@ -14,7 +14,16 @@ from hypothesis import settings
 from taylor_fixtures import density_model
 from threadpoolctl import threadpool_limits
 
-from ase_qmmm import EAM, ACEBasis, ACEPotential, Crystal, TaylorForces, TaylorPotential, TightBinding
+from ase_qmmm import (
+    EAM,
+    ACEBasis,
+    ACEPotential,
+    Crystal,
+    TaylorForces,
+    TaylorPotential,
+    TightBinding,
+    YACEPotential,
+)
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -60,6 +69,14 @@ def silicon_ace():
 
 
 @pytest.fixture(scope="session")
+def silicon_yace(silicon_ace, tmp_path_factory):
+    """The cluster functions of the same model."""
+    path = tmp_path_factory.mktemp("yace") / "Si.yace"
+    silicon_ace.export_lammps(path)
+    return YACEPotential(path)
+
+
+@pytest.fixture(scope="session")
 def copper_crystal():
     return Crystal.relaxed(bulk("Cu"), EMT())
 
@@ -91,14 +108,17 @@ def taylor_models(silicon_mm):
         "TaylorPotential",
         "EAM",
         "ACE",
+        "YACE",
     ]
 )
-def model(request, taylor_models, silicon_ace):
+def model(request, taylor_models, silicon_ace, silicon_yace):
     """A model, and a structure that it treats."""
     if request.param in taylor_models:
         return taylor_models[request.param], taylor_models[request.param].crystal.supercell(2)
     if request.param == "ACE":
         return silicon_ace, bulk("Si", cubic=True)
+    if request.param == "YACE":
+        return silicon_yace, bulk("Si", cubic=True)
     if request.param == "EAM":
         return EAM("W-zhou04"), bulk("W", a=3.165, cubic=True).repeat((1, 1, 2))
     if request.param == "TightBinding-Kwon":

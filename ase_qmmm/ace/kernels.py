@@ -40,7 +40,9 @@ def _site_energy(z0, size, linear, nodes, left, right, node, terms, index, value
             adjoint[i] += c * product
         energy += slope * product
         pulls[p] += slope
-    for p in range(count):
+    # Last to first: a product may be a factor of those after it.
+    for q in range(count):
+        p = count - 1 - q
         slope = pulls[p]
         i, j = left[p], right[p]
         adjoint[i] += slope * x[j]
@@ -49,7 +51,7 @@ def _site_energy(z0, size, linear, nodes, left, right, node, terms, index, value
 
 
 @njit(cache=True, fastmath=_FAST)
-def _pull(segments, channel_starts, n_max, adjoint, values, slopes, y, grad, w, dw, out):
+def _pull(segments, channel_starts, radial_starts, n_max, adjoint, values, slopes, y, grad, w, dw, out):
     """Derivatives of a site energy by the distance, out[3], and direction, out[:3], of neighbours."""
     for z in range(len(segments) - 1):
         begin, end = segments[z], segments[z + 1]
@@ -60,6 +62,8 @@ def _pull(segments, channel_starts, n_max, adjoint, values, slopes, y, grad, w, 
         ox, oy, oz, orad = out[0], out[1], out[2], out[3]
         for l in range(len(n_max)):
             count = n_max[l]
+            v = values[radial_starts[l] : radial_starts[l] + count]
+            s = slopes[radial_starts[l] : radial_starts[l] + count]
             for i in range(l * l, (l + 1) * (l + 1)):
                 start = channel_starts[z, i]
                 for k in range(begin, end):
@@ -69,15 +73,15 @@ def _pull(segments, channel_starts, n_max, adjoint, values, slopes, y, grad, w, 
                 while n + 4 <= count:
                     a0, a1 = adjoint[start + n], adjoint[start + n + 1]
                     a2, a3 = adjoint[start + n + 2], adjoint[start + n + 3]
-                    v0, v1, v2, v3 = values[n], values[n + 1], values[n + 2], values[n + 3]
-                    s0, s1, s2, s3 = slopes[n], slopes[n + 1], slopes[n + 2], slopes[n + 3]
+                    v0, v1, v2, v3 = v[n], v[n + 1], v[n + 2], v[n + 3]
+                    s0, s1, s2, s3 = s[n], s[n + 1], s[n + 2], s[n + 3]
                     for k in range(begin, end):
                         w[k] += a0 * v0[k] + a1 * v1[k] + a2 * v2[k] + a3 * v3[k]
                         dw[k] += a0 * s0[k] + a1 * s1[k] + a2 * s2[k] + a3 * s3[k]
                     n += 4
                 while n < count:
                     a0 = adjoint[start + n]
-                    v0, s0 = values[n], slopes[n]
+                    v0, s0 = v[n], s[n]
                     for k in range(begin, end):
                         w[k] += a0 * v0[k]
                         dw[k] += a0 * s0[k]
@@ -104,6 +108,7 @@ def weighted_energy(
     pair,
     spacing,
     channel_starts,
+    radial_starts,
     n_max,
     harmonics,
     linear,
@@ -156,11 +161,11 @@ def weighted_energy(
             continue
         z0 = species[l]
         see(n, z0, segments, r, u, nodes, pair, spacing, harmonics, values, slopes, y, grad, work)
-        project(segments, channel_starts, n_max, values, y, x)
+        project(segments, channel_starts, radial_starts, n_max, values, y, x)
         energy = _site_energy(
             z0, size, linear, plan_nodes, left, right, node, terms, index, value, x, adjoint
         )
-        _pull(segments, channel_starts, n_max, adjoint, values, slopes, y, grad, w, dw, out)
+        _pull(segments, channel_starts, radial_starts, n_max, adjoint, values, slopes, y, grad, w, dw, out)
         repulsion, slope = values[n_radial - 1], slopes[n_radial - 1]
         fx = fy = fz = 0.0
         for k in range(n):

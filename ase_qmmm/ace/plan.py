@@ -14,8 +14,9 @@ __all__ = ["Plan", "PlanTemplate", "join_plans"]
 class Plan(NamedTuple):
     """``E = sum_a linear[a] X_a + sum_p X_(size + p) (node[p] + sum_t value[t] X_target[t])``, by element.
 
-    X holds the `size` density projections and after them the products ``X[left[p]] X[right[p]]``. Monomials
-    of third order are a product times a projection, those of fourth order a product times a product.
+    X holds the `size` density projections and after them the products ``X[left[p]] X[right[p]]``, whose
+    factors are projections or earlier products. Monomials of third order are a product times a projection,
+    those of fourth order a product times a product.
 
     Attributes
     ----------
@@ -55,7 +56,7 @@ class PlanTemplate:
         self._first = np.flatnonzero(order == 1)
         self._first_index = factors[self._first, 0]
         several = np.flatnonzero(order >= 2)
-        heads = factors[several, :2]
+        heads = factors[several, :2] if width >= 2 else np.zeros((0, 2), np.int64)
         tails = factors[order == 4, 2:4] if width >= 4 else np.zeros((0, 2), np.int64)
         pairs, where = np.unique(np.vstack([heads, tails]), axis=0, return_inverse=True)
         where = where.ravel()

@@ -10,24 +10,20 @@ import numpy as np
 from ase import Atoms
 
 from ..crystal import Crystal
-from ..errors import StructureError, check_positive, check_structure, checked_keywords
-from ..sites import SiteCalculator, SiteResult, check_weights
+from ..errors import check_positive, checked_keywords
 from ..taylor.cauchy_born import CauchyBornDerivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives
 from .basis import ACEBasis
 from .derivatives import MAX_MEMORY, cauchy_born, derivatives
+from .evaluation import ProjectionCalculator
 from .files import read_potential, write_potential
-from .kernels import weighted_energy
-from .tables import MINIMUM_DISTANCE
+from .lammps import LAMMPSExport, export_potential
 from .verlet import VerletList
 
 __all__ = ["ACEPotential"]
 
-# Types of compiled functions are numba's affair.
-_kernel: Any = weighted_energy
 
-
-class ACEPotential(SiteCalculator):
+class ACEPotential(ProjectionCalculator):
     """Site energies ``E_i = E0(z_i) + sum_k c_k B_k(surroundings of i) + core`` of a linear ACE model.
 
     The coefficients are contracted into products of density projections once; radial functions are tabulated
@@ -103,7 +99,16 @@ class ACEPotential(SiteCalculator):
         self.skin = check_positive("skin", skin, "Å", zero=True)
         self._neighbours = VerletList(basis.cutoff, self.skin)
         table, channels = basis._potential_table(values), basis._channels
-        self._arrays = (*table, channels.starts, channels.n_max, basis._harmonics, *basis._plan(values))
+        # The radial functions are the same for every l.
+        first = np.zeros(len(channels.n_max), dtype=np.int64)
+        self._arrays = (
+            *table,
+            channels.starts,
+            first,
+            channels.n_max,
+            basis._harmonics,
+            *basis._plan(values),
+        )
 
     @property
     def cutoff(self) -> float:  # type: ignore[override]
@@ -114,50 +119,8 @@ class ACEPotential(SiteCalculator):
         largest = float(np.abs(self.coefficients).max())
         return f"ACEPotential({self.basis!r}, largest coefficient {largest:.3g} eV)"
 
-    # -- evaluation ------------------------------------------------------------------------------------------
-
-    def evaluate(self, atoms: Atoms, weights: np.ndarray | None = None) -> SiteResult:
-        """Weighted site energies and their exact gradient; see :class:`SiteCalculator`."""
-        check_structure(atoms)
-        site_weights = check_weights(weights, len(atoms))
-        species = self.basis.species(atoms)
-        if site_weights is None:
-            site_weights = np.ones(len(atoms))
-        if len(atoms) == 0:
-            return SiteResult(0.0, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)))
-        positions = np.ascontiguousarray(atoms.positions, dtype=float)
-        starts, neighbours, translations = self._neighbours.update(atoms)
-        energies, forces, virial, (l, j, distance) = _kernel(
-            positions,
-            species,
-            starts,
-            neighbours,
-            translations,
-            site_weights,
-            self.cutoff,
-            MINIMUM_DISTANCE,
-            *self._arrays,
-        )
-        if l >= 0:
-            raise StructureError(
-                f"atoms: atoms {l} and {j} are {distance:.3g} Å apart, ACEPotential needs at least "
-                f"{MINIMUM_DISTANCE:g} Å; remove one of them or separate them"
-            )
-        energies = np.where(site_weights != 0.0, energies + self._references[species], 0.0)
-        return SiteResult(float(site_weights @ energies), energies, forces, virial)
-
-    def evaluate_sites(self, atoms: Atoms, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (n,) and forces (n, 3), right on `sites`; atoms that see none of them are left out."""
-        check_structure(atoms)
-        needed = np.zeros(len(atoms), dtype=bool)
-        needed[np.asarray(sites)] = True
-        if not needed.any():
-            return np.zeros(len(atoms)), np.zeros((len(atoms), 3))
-        starts, neighbours, _ = self._neighbours.update(atoms)
-        i = np.repeat(np.arange(len(atoms)), np.diff(starts))
-        needed[i[needed[neighbours]]] = True
-        result = self.evaluate(atoms, needed.astype(float))
-        return result.energies, result.forces
+    def _species(self, atoms: Atoms) -> np.ndarray:
+        return self.basis.species(atoms)
 
     # -- derivatives at the crystal -------------------------------------------------------------------------
 
@@ -225,6 +188,34 @@ class ACEPotential(SiteCalculator):
     def save(self, path: str | Path) -> None:
         """Write the model to a JSON file, whole or not at all."""
         write_potential(path, self.basis, self.coefficients, self.reference_energies)
+
+    @checked_keywords
+    def export_lammps(self, path: str | Path, *, tolerance: float = 1e-10) -> LAMMPSExport:
+        """Write the model for LAMMPS: ``pair_style pace``, overlaid by ``pair_style table``.
+
+        The cluster functions go to the ``.yace`` file: each R_n is expanded in the file's Chebyshev basis,
+        the couplings are turned to complex harmonics. That format has no pair functions and no core of this
+        kind: both go, exact at 1000 points per Å, to a ``.table`` file beside it. In LAMMPS the errors of its
+        own tables come on top.
+
+        Parameters
+        ----------
+        path : str or Path
+            Must end in ``.yace``.
+        tolerance : float
+            Largest error of any radial function, which are of order one.
+
+        Returns
+        -------
+        LAMMPSExport
+            The files, the errors reached, and the lines of input that use them.
+
+        Raises
+        ------
+        ValueError
+            Another ending; radial functions that the Chebyshev basis does not give to the tolerance.
+        """
+        return export_potential(path, self.basis, self.coefficients, self._references, tolerance)
 
     @classmethod
     @checked_keywords

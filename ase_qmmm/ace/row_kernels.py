@@ -176,6 +176,7 @@ def all_rows(
     functions, derivatives = np.empty(n_cluster), np.empty(len(channels))
     gradient = np.empty((BLOCK, 3 * most))
     segments = np.empty(n_z + 1, np.uint64)
+    radial_starts = np.zeros(len(n_max), np.int64)
     energies = np.zeros((n_atoms, n_columns))
     forces = np.zeros((3 * n_atoms if with_forces else 0, n_columns))
     virial = np.zeros((6 if with_virial else 0, n_columns))
@@ -189,7 +190,7 @@ def all_rows(
             continue
         z0 = species[l]
         see(n, z0, segments, r, u, nodes, pair, spacing, harmonics, values, slopes, y, grad, work)
-        project(segments, channel_starts, n_max, values, y, x)
+        project(segments, channel_starts, radial_starts, n_max, values, y, x)
         function_values(terms, orders, factors, slots, value, x, functions, derivatives)
         energies[l, z0 * n_cluster : (z0 + 1) * n_cluster] = functions
         for k in range(n):

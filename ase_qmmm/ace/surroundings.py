@@ -89,18 +89,22 @@ def see(n, z0, segments, r, u, nodes, pair, spacing, harmonics, values, slopes, 
 
 
 @njit(cache=True, fastmath=_FAST)
-def project(segments, channel_starts, n_max, values, y, projections):
-    """Density projections ``A[z, l, m, n] = sum_j R_n(r_j) Y_lm(u_j)``, four n at a time."""
+def project(segments, channel_starts, radial_starts, n_max, values, y, projections):
+    """Density projections ``A[z, l, m, n] = sum_j R_nl(r_j) Y_lm(u_j)``, four n at a time.
+
+    R_nl of one l are `values` from ``radial_starts[l]`` on.
+    """
     for z in range(len(segments) - 1):
         begin, end = segments[z], segments[z + 1]
         for l in range(len(n_max)):
             count = n_max[l]
+            of_l = values[radial_starts[l] : radial_starts[l] + count]
             for i in range(l * l, (l + 1) * (l + 1)):
                 o = channel_starts[z, i]
                 q = y[i]
                 n = 0
                 while n + 4 <= count:
-                    v0, v1, v2, v3 = values[n], values[n + 1], values[n + 2], values[n + 3]
+                    v0, v1, v2, v3 = of_l[n], of_l[n + 1], of_l[n + 2], of_l[n + 3]
                     s0 = s1 = s2 = s3 = 0.0
                     for k in range(begin, end):
                         s0 += q[k] * v0[k]
@@ -113,7 +117,7 @@ def project(segments, channel_starts, n_max, values, y, projections):
                     projections[o + n + 3] = s3
                     n += 4
                 while n < count:
-                    v0 = values[n]
+                    v0 = of_l[n]
                     s0 = 0.0
                     for k in range(begin, end):
                         s0 += q[k] * v0[k]

@@ -1,6 +1,20 @@
 """Fitting linear models to a quantum model, and how well two models match."""
 
+from .fit import FitResult, fit_ace, smoothness_prior
 from .matching import MatchingErrors, matching_errors
+from .observations import Configuration, Observations
 from .solvers import SOLVERS, LinearSolution, QRBlocks, solve_linear
 
-__all__ = ["SOLVERS", "LinearSolution", "MatchingErrors", "QRBlocks", "matching_errors", "solve_linear"]
+__all__ = [
+    "SOLVERS",
+    "Configuration",
+    "FitResult",
+    "LinearSolution",
+    "MatchingErrors",
+    "Observations",
+    "QRBlocks",
+    "fit_ace",
+    "matching_errors",
+    "smoothness_prior",
+    "solve_linear",
+]

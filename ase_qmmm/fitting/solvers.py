@@ -217,9 +217,11 @@ def _bayesian(
     columns[columns == 0.0] = 1.0
     level = float(np.sqrt(np.mean(t**2))) or 1.0
     if solver == "ard":
-        model = ARDRegression(max_iter=max_iter, threshold_lambda=threshold_lambda, fit_intercept=False)
+        model = ARDRegression(
+            max_iter=max_iter, tol=1e-6, threshold_lambda=threshold_lambda, fit_intercept=False
+        )
     else:
-        model = BayesianRidge(max_iter=max_iter, fit_intercept=False)
+        model = BayesianRidge(max_iter=max_iter, tol=1e-6, fit_intercept=False)
     model.fit(a / columns, t / level)
     kept = model.lambda_ < threshold_lambda if solver == "ard" else np.ones(a.shape[1], dtype=bool)
     covariance = np.zeros((a.shape[1],) * 2)

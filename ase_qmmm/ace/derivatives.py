@@ -6,7 +6,7 @@ difference quotient is taken. Arrays follow :class:`ase_qmmm.taylor.CrystalDeriv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ..crystal import Crystal
 from ..errors import check_positive
 from ..taylor.cauchy_born import CauchyBornDerivatives, eliminated
 from ..taylor.crystal_derivatives import CrystalDerivatives
+from ..taylor.orbits import picked
 from .expansion import Function, SiteJets, basis_functions, combined, site_jets
 
 if TYPE_CHECKING:
@@ -94,9 +95,15 @@ def crystal_rows(
     order: int,
     cutoff: float | Sequence[float],
     max_memory: float = MAX_MEMORY,
+    tuples: Mapping[int, Sequence[np.ndarray]] | None = None,
 ) -> CrystalRows:
-    """See :meth:`ACEBasis.site_energy_derivative_rows` and :meth:`ACEBasis.force_derivative_rows`."""
-    cutoffs = _checked(basis, kind, crystal, order, cutoff, len(basis), max_memory)
+    """See :meth:`ACEBasis.site_energy_derivative_rows` and :meth:`ACEBasis.force_derivative_rows`.
+
+    With `tuples`, arrays of stencil numbers (m, j) by order and basis atom, only these entries are kept, as
+    (m, 3, 3, .., K), so that never more than one function's tensor is held whole.
+    """
+    columns = len(basis) if tuples is None else 1
+    cutoffs = _checked(basis, kind, crystal, order, cutoff, columns, max_memory)
     jets = [site_jets(basis, crystal, b, max(cutoffs) + (kind == "force")) for b in range(crystal.n_basis)]
     energies = np.zeros((crystal.n_basis, len(basis)))
     tensors: dict[int, list[np.ndarray]] = {}
@@ -110,7 +117,12 @@ def crystal_rows(
             else:
                 core_energies[b] = value
         for j, radius in cutoffs.items():
-            parts = _tensors(kind, crystal, jets, functions, j, radius)
+            if tuples is None:
+                parts = _tensors(kind, crystal, jets, functions, j, radius)
+            else:
+                wanted = [b for b, t in enumerate(tuples[j]) if len(t)]
+                parts = _tensors(kind, crystal, jets, functions, j, radius, wanted)
+                parts = [picked(p, t, kind) for p, t in zip(parts, tuples[j], strict=True)]
             if column < 0:
                 core[j] = parts
                 continue
@@ -178,18 +190,30 @@ def _by_column(basis: ACEBasis, crystal: Crystal) -> Iterator[tuple[int, list[Fu
 
 
 def _tensors(
-    kind: str, crystal: Crystal, jets: list[SiteJets], functions: list[Function], order: int, cutoff: float
+    kind: str,
+    crystal: Crystal,
+    jets: list[SiteJets],
+    functions: list[Function],
+    order: int,
+    cutoff: float,
+    wanted: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
+    """One tensor per basis atom, empty for those that are not wanted."""
+    every = range(crystal.n_basis)
+    chosen = set(every if wanted is None else wanted)
+    empty = np.zeros((3,) * (kind == "force") + (0, 3) * order)
     if kind == "energy":
         return [
-            _site_tensor(site, function, order, crystal.stencil(b, cutoff))
-            for b, (site, function) in enumerate(zip(jets, functions, strict=True))
+            _site_tensor(jets[b], functions[b], order, crystal.stencil(b, cutoff)) if b in chosen else empty
+            for b in every
         ]
     with_centre = [
         _with_centre(site.by_neighbours(function, order + 1, np.arange(len(site.vectors))), order + 1)
         for site, function in zip(jets, functions, strict=True)
     ]
-    return [_force_tensor(crystal, b, jets, with_centre, order, cutoff) for b in range(crystal.n_basis)]
+    return [
+        _force_tensor(crystal, b, jets, with_centre, order, cutoff) if b in chosen else empty for b in every
+    ]
 
 
 def _places(vectors: np.ndarray, stencil: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ..ace import ACEBasis, ACEPotential
 from ..files import write_atomically
-from .observations import Block, Observations, resolve_weights
+from .blocks import Block
+from .observations import Observations, resolve_weights
 from .solvers import LinearSolution, QRBlocks, solve_linear
 
 __all__ = ["FitResult", "fit_ace", "smoothness_prior"]
@@ -32,6 +33,8 @@ ERROR_COLUMNS = [
     ("r2", float),
 ]
 UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
+UNITS |= {f"dV{j}": f"meV/Å^{j}" for j in (1, 2, 3)} | {f"dF{j}": f"meV/Å^{j + 1}" for j in (1, 2)}
+UNITS |= {f"W{j}": "meV" for j in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class FitResult:
     potential : ACEPotential
     errors : structured ndarray
         By group and kind (and "all"): number of data, root mean square and largest error, coefficient of
-        determination. Energies and virials per atom (eV), forces by component (eV/Å).
+        determination. Energies and virials per atom (eV), forces by component (eV/Å), derivatives by
+        component over all tuples of stencil vectors, unweighted (eV/Å^j; of the Cauchy–Born energy eV per
+        cell).
     solution : LinearSolution
         Coefficients with rank, condition number and, of Bayesian solvers, their covariance.
     settings : dict
@@ -156,7 +161,8 @@ def fit_ace(
 
         L(c) = sum_R ( W_E |E_R - E(c)|^2 / n_R + W_F |F_R - F(c)|^2 + W_V |V_R - V(c)|^2 / n_R )
 
-    over configurations R of n_R atoms, with weights by group.
+    over configurations R of n_R atoms, with weights by group, and ``sum_j W_j (eps_j)^2`` for derivatives at
+    crystals, with the errors of :func:`matching_errors`.
 
     Parameters
     ----------
@@ -168,7 +174,7 @@ def fit_ace(
         ``{kind: number}`` or ``{group: {kind: number}}``, see :func:`resolve_weights`.
     reference_energies : mapping of str to float, optional
         Energies of free atoms (eV) by element, taken as they are. Default: those that fit the energies best
-        without interaction, by least squares.
+        without interaction, by least squares; without energies, those that give crystals their energy.
     smoothness : float
         Exponent of the smoothness prior, see :func:`smoothness_prior`; zero: none.
     streamed : bool
@@ -192,26 +198,26 @@ def fit_ace(
 
     References
     ----------
-    Generalisation of point defects, eq. (4.2); of dislocations, eq. (4.16), without its last terms.
+    Generalisation of point defects, eq. (4.2); of dislocations, eq. (4.16); part 3, eqs. (4.1), (4.2);
+    adaptive QM/MM coupling, eq. (4.5).
     """
     if not isinstance(basis, ACEBasis):
         raise TypeError(f"basis: got {type(basis).__name__}, expected ACEBasis")
     if not isinstance(observations, Observations):
         raise TypeError(f"observations: got {type(observations).__name__}, expected Observations")
-    if not observations.configurations:
+    if not observations.sources:
         raise ValueError("observations: none; add some with add_configurations")
     for c in observations.configurations:
         basis.species(c.atoms)
+    for d in observations.derivatives:
+        basis.species(d.crystal.unit_cell)
     by_group = resolve_weights(observations, weights)
     free = _reference_energies(basis, observations, reference_energies)
     prior = smoothness_prior(basis, smoothness) if smoothness else None
 
     def blocks(text: str) -> Any:
-        total = len(observations.configurations)
-        with tqdm(total=total, desc=text, disable=not progress) as bar:
-            for block in observations.blocks(basis, by_group, free):
-                yield block
-                bar.update(block.kind == "energy")
+        for source in tqdm(observations.sources, desc=text, disable=not progress):
+            yield from source.blocks(basis, by_group[source.group], free)
 
     kept: list[Block] | None = None
     if streamed:
@@ -230,6 +236,9 @@ def fit_ace(
         solution = solve_linear(design, targets, solver, prior=prior, **options)
     errors = _errors(blocks("errors") if kept is None else kept, solution.coefficients)
     potential = ACEPotential(basis, solution.coefficients, reference_energies=free)
+    if reference_energies is None and all(c.energy is None for c in observations.configurations):
+        free = _crystal_references(potential, observations)
+        potential = ACEPotential(basis, solution.coefficients, reference_energies=free)
     settings = {
         "weights": by_group,
         "smoothness": smoothness,
@@ -270,20 +279,39 @@ def _reference_energies(
     return dict(zip(basis.elements, map(float, fitted), strict=True))
 
 
+def _crystal_references(potential: ACEPotential, observations: Observations) -> dict[str, float]:
+    """Reference energies that give crystals their energies, the smallest ones if there is a choice."""
+    elements = potential.basis.elements
+    cells = [d.crystal.unit_cell for d in observations.derivatives]
+    if not cells:
+        return potential.reference_energies
+    counts = np.array([[np.sum(a.symbols == e) for e in elements] for a in cells], dtype=float)
+    missing = [
+        d.energy - potential.get_property("free_energy", a)
+        for d, a in zip(observations.derivatives, cells, strict=True)
+    ]
+    found = np.linalg.lstsq(counts, np.array(missing), rcond=None)[0]
+    return dict(zip(elements, map(float, found), strict=True))
+
+
 def _errors(blocks: Any, coefficients: np.ndarray) -> np.ndarray:
     """Errors by group and kind, then of all groups together."""
-    collected: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+    collected: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     for block in blocks:
         residual = (block.design @ coefficients - block.targets) / block.unit
+        sizes = np.ones(len(residual)) if block.sizes is None else block.sizes
         for group in (block.group, "all"):
-            collected.setdefault((group, block.kind), []).append((residual, block.targets / block.unit))
+            collected.setdefault((group, block.kind), []).append(
+                (residual, block.targets / block.unit, sizes)
+            )
     rows = []
     for (group, kind), parts in sorted(collected.items(), key=lambda item: (item[0][0] == "all", item[0])):
-        residual, targets = (np.concatenate(x) for x in zip(*parts, strict=True))
-        spread = float(((targets - targets.mean()) ** 2).sum())
-        square = float((residual**2).sum())
+        residual, targets, sizes = (np.concatenate(x) for x in zip(*parts, strict=True))
+        n = sizes.sum()
+        spread = float(sizes @ (targets - sizes @ targets / n) ** 2)
+        square = float(sizes @ residual**2)
         r2 = 1.0 - square / spread if spread > 0 else np.nan
-        rows.append((group, kind, len(residual), np.sqrt(square / len(residual)), np.abs(residual).max(), r2))
+        rows.append((group, kind, int(n), np.sqrt(square / n), np.abs(residual).max(), r2))
     return np.array(rows, dtype=ERROR_COLUMNS)
 
 

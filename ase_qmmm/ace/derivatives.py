@@ -144,7 +144,8 @@ def cauchy_born(calc: ACEPotential, crystal: Crystal, order: int, relaxed: bool)
     for b, z in enumerate(species):
         whole = combined(basis_functions(calc.basis, int(z)), calc.coefficients)
         site = site_jets(calc.basis, crystal, b, order)
-        parts = site.by_parameters(whole, order, _jacobian(crystal, site, b, relaxed))
+        jets = site.parameter_jets(order, _jacobian(crystal, site, b, relaxed))
+        parts = site.by_parameters(whole, order, jets)
         total = [x + y for x, y in zip(total, parts, strict=True)] if total else parts
     symbols = crystal.unit_cell.get_chemical_symbols()
     energy = float(total[0]) + sum(calc.reference_energies[e] for e in symbols)
@@ -156,13 +157,12 @@ def cauchy_born_rows(basis: ACEBasis, crystal: Crystal, order: int) -> CauchyBor
     """See :meth:`ACEBasis.cauchy_born_rows`."""
     _check_order(order, 3)
     sites = [site_jets(basis, crystal, b, order) for b in range(crystal.n_basis)]
-    jacobians = [_jacobian(crystal, site, b, False) for b, site in enumerate(sites)]
+    jets = [s.parameter_jets(order, _jacobian(crystal, s, b, False)) for b, s in enumerate(sites)]
     energy = np.zeros(len(basis))
     tensors = {j: np.zeros((3,) * (2 * j) + (len(basis),)) for j in range(1, order + 1)}
     for column, functions in _by_column(basis, crystal):
         parts = [
-            site.by_parameters(f, order, jacobian)
-            for f, site, jacobian in zip(functions, sites, jacobians, strict=True)
+            site.by_parameters(f, order, own) for f, site, own in zip(functions, sites, jets, strict=True)
         ]
         summed = [np.sum([p[k] for p in parts], axis=0) for k in range(order + 1)]
         shaped = _shaped(summed[1:])

@@ -138,27 +138,44 @@ class SiteJets:
         out[each, :, each, :, each] += third
         return out
 
-    def by_parameters(self, function: Function, order: int, jacobian: np.ndarray) -> list[np.ndarray]:
-        """Value and derivatives by parameters p with ``dr_j = jacobian[j] dp`` (s, 3, p)."""
+    def parameter_jets(self, order: int, jacobian: np.ndarray) -> list[np.ndarray]:
+        """Derivatives of the projections by parameters p with ``dr_j = jacobian[j] dp``, (a, p), (a, p, p) ..
+
+        `jacobian` has the shape (s, 3, p).
+        """
+        count, s = self.jets[0].shape[:2]
+        p = jacobian.shape[2]
+        out = []
+        for k in range(1, order + 1):
+            # All but one index of each neighbour first, so that no (a, s, p, p, ..) is held.
+            total = np.zeros((count,) + (p,) * k)
+            for n in range(s):
+                part = self.jets[k - 1][:, n]
+                for _ in range(k):
+                    part = np.tensordot(part, jacobian[n], axes=(1, 0))
+                total += part
+            out.append(total)
+        return out
+
+    def by_parameters(self, function: Function, order: int, jets: list[np.ndarray]) -> list[np.ndarray]:
+        """Value and derivatives by the parameters of `jets`, see :meth:`parameter_jets`."""
         used, h = function.derivatives(self.projections, order)
         out = [h[0]]
         if order >= 1:
-            one = np.einsum("csa,sap->cp", self.jets[0][used], jacobian)
+            one = jets[0][used]
             out.append(h[1] @ one)
         if order >= 2:
-            two = np.einsum("csab,sap,sbq->cpq", self.jets[1][used], jacobian, jacobian, optimize=True)
+            two = jets[1][used]
             out.append(one.T @ h[2] @ one + np.tensordot(h[1], two, axes=1))
         if order >= 3:
-            three = np.einsum(
-                "csabd,sap,sbq,sdr->cpqr", self.jets[2][used], jacobian, jacobian, jacobian, optimize=True
-            )
-            mixed = np.einsum("cd,cpq,dr->pqr", h[2], two, one, optimize=True)
+            mixed = np.tensordot(two, h[2] @ one, axes=(0, 0))
+            third = np.tensordot(one, np.tensordot(one, np.tensordot(h[3], one, axes=1), axes=(0, 1)), (0, 1))
             out.append(
-                np.einsum("cde,cp,dq,er->pqr", h[3], one, one, one, optimize=True)
+                third
                 + mixed
                 + mixed.transpose(0, 2, 1)
                 + mixed.transpose(2, 1, 0)
-                + np.tensordot(h[1], three, axes=1)
+                + np.tensordot(h[1], jets[2][used], axes=1)
             )
         return out
 

@@ -147,3 +147,15 @@ def test_convergence_script(monkeypatch, tmp_path, capsys):
     assert "||Du - Du_H||" in printed
     for suffix in ("_forces.csv", "_balls.csv", "_relaxed.csv", ".png"):
         assert (tmp_path / f"study{suffix}").stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_match_ace(monkeypatch, tmp_path, capsys):
+    """Site energies of EAM matched exactly, in the columns of the table."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    small = ["--order", "2", "--degree", "8", "--w-range", "6", "--si-cutoff", "3.5"]
+    importlib.import_module("match_ace").main([*small, "--output", str(tmp_path / "match.png")])
+    text = capsys.readouterr().out
+    energies = next(line for line in text.splitlines() if line.startswith("  E order 2")).split()
+    assert float(energies[5]) < 1e-3 and float(energies[6]) < 1e-3
+    assert (tmp_path / "match.png").stat().st_size > 10_000

@@ -3,6 +3,7 @@
 from .fit import FitResult, fit_ace, smoothness_prior
 from .matching import MatchingErrors, matching_errors
 from .observations import Configuration, Observations
+from .plots import plot_calibration, plot_parity
 from .solvers import SOLVERS, LinearSolution, QRBlocks, solve_linear
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "QRBlocks",
     "fit_ace",
     "matching_errors",
+    "plot_calibration",
+    "plot_parity",
     "smoothness_prior",
     "solve_linear",
 ]

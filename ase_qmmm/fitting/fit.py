@@ -16,7 +16,8 @@ from tqdm import tqdm
 from ..ace import ACEBasis, ACEPotential
 from ..files import write_atomically
 from .blocks import Block
-from .observations import Observations, resolve_weights
+from .errors import error_table, format_errors, parity_table
+from .observations import KINDS, Observations, resolve_weights
 from .solvers import LinearSolution, QRBlocks, solve_linear
 
 __all__ = ["FitResult", "fit_ace", "smoothness_prior"]
@@ -24,17 +25,6 @@ __all__ = ["FitResult", "fit_ace", "smoothness_prior"]
 log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "ase_qmmm fit", 1
-ERROR_COLUMNS = [
-    ("group", "U32"),
-    ("kind", "U16"),
-    ("n", int),
-    ("rmse", float),
-    ("max", float),
-    ("r2", float),
-]
-UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
-UNITS |= {f"dV{j}": f"meV/Å^{j}" for j in (1, 2, 3)} | {f"dF{j}": f"meV/Å^{j + 1}" for j in (1, 2)}
-UNITS |= {f"W{j}": "meV" for j in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -62,17 +52,10 @@ class FitResult:
 
     def __str__(self) -> str:
         s = self.solution
-        lines = [
+        return (
             f"{s.solver}: {s.n_rows} rows, {len(s.coefficients)} coefficients, rank {s.rank}, condition "
-            f"{s.condition:.2e}",
-            f"{'group':16s} {'kind':8s} {'data':>8s} {'RMSE':>10s} {'largest':>10s} {'R²':>9s}",
-        ]
-        for row in self.errors:
-            lines.append(
-                f"{row['group']:16s} {row['kind']:8s} {row['n']:8d} {1e3 * row['rmse']:10.4g} "
-                f"{1e3 * row['max']:10.4g} {row['r2']:9.6f}  {UNITS[str(row['kind'])]}"
-            )
-        return "\n".join(lines)
+            f"{s.condition:.2e}\n{format_errors(self.errors)}"
+        )
 
     def rmse(self, kind: str, group: str = "all") -> float:
         """Root mean square error of one kind of data; eV per atom, eV/Å."""
@@ -80,6 +63,26 @@ class FitResult:
         if not len(found):
             raise ValueError(f"rmse: no {kind!r} in group {group!r}")
         return float(found["rmse"][0])
+
+    def parity(self, observations: Observations) -> np.ndarray:
+        """Data beside their prediction: columns group, kind, reference, predicted, size.
+
+        Energies (less those of free atoms) and virials per atom, without the core repulsion; `size` is the
+        number of equal data that a row stands for. For :func:`~ase_qmmm.fitting.plot_parity`.
+
+        Raises
+        ------
+        StructureError
+            A configuration with an element that the basis lacks.
+        """
+        free = self.potential.reference_energies
+        weights = {s.group: dict.fromkeys(KINDS, 1.0) for s in observations.sources}
+        blocks = observations.blocks(self.potential.basis, weights, free)
+        return parity_table(blocks, self.solution.coefficients)
+
+    def test(self, observations: Observations) -> np.ndarray:
+        """Table of errors like :attr:`errors` for data that were not fitted."""
+        return error_table(self.parity(observations))
 
     def save(self, path: str | Path) -> None:
         """Write the record of the fit as JSON, and beside it the potential as ``<stem>.ace.json``."""
@@ -234,7 +237,7 @@ def fit_ace(
         design = np.concatenate([b.design for b in kept]) * root[:, None]
         targets = np.concatenate([b.targets for b in kept]) * root
         solution = solve_linear(design, targets, solver, prior=prior, **options)
-    errors = _errors(blocks("errors") if kept is None else kept, solution.coefficients)
+    errors = error_table(parity_table(blocks("errors") if kept is None else kept, solution.coefficients))
     potential = ACEPotential(basis, solution.coefficients, reference_energies=free)
     if reference_energies is None and all(c.energy is None for c in observations.configurations):
         free = _crystal_references(potential, observations)
@@ -292,27 +295,6 @@ def _crystal_references(potential: ACEPotential, observations: Observations) -> 
     ]
     found = np.linalg.lstsq(counts, np.array(missing), rcond=None)[0]
     return dict(zip(elements, map(float, found), strict=True))
-
-
-def _errors(blocks: Any, coefficients: np.ndarray) -> np.ndarray:
-    """Errors by group and kind, then of all groups together."""
-    collected: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    for block in blocks:
-        residual = (block.design @ coefficients - block.targets) / block.unit
-        sizes = np.ones(len(residual)) if block.sizes is None else block.sizes
-        for group in (block.group, "all"):
-            collected.setdefault((group, block.kind), []).append(
-                (residual, block.targets / block.unit, sizes)
-            )
-    rows = []
-    for (group, kind), parts in sorted(collected.items(), key=lambda item: (item[0][0] == "all", item[0])):
-        residual, targets, sizes = (np.concatenate(x) for x in zip(*parts, strict=True))
-        n = sizes.sum()
-        spread = float(sizes @ (targets - sizes @ targets / n) ** 2)
-        square = float(sizes @ residual**2)
-        r2 = 1.0 - square / spread if spread > 0 else np.nan
-        rows.append((group, kind, int(n), np.sqrt(square / n), np.abs(residual).max(), r2))
-    return np.array(rows, dtype=ERROR_COLUMNS)
 
 
 def _factor(solution: LinearSolution) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from tqdm import tqdm
 from ..ace import ACEBasis, ACEPotential
 from ..files import write_atomically
 from .blocks import Block
+from .calibration import Calibration, calibration
 from .errors import error_table, format_errors, parity_table
-from .observations import KINDS, Observations, resolve_weights
+from .observations import DEFAULT_WEIGHTS, KINDS, Observations, resolve_weights
 from .solvers import LinearSolution, QRBlocks, solve_linear
 
 __all__ = ["FitResult", "fit_ace", "smoothness_prior"]
@@ -108,6 +109,23 @@ class FitResult:
         }
         write_atomically(target, lambda temporary: temporary.write_text(json.dumps(record), encoding="utf-8"))
 
+    @property
+    def covariance_root(self) -> np.ndarray:
+        """A square root L (K, K) of the posterior covariance of the coefficients, ``L L^T = Sigma``.
+
+        Raises
+        ------
+        ValueError
+            The solver gave no covariance.
+        """
+        if self.solution.covariance is None:
+            raise ValueError(
+                f"covariance: solver {self.solution.solver!r} gives none; fit with 'ard' or 'bayesian-ridge'"
+            )
+        values, vectors = np.linalg.eigh(self.solution.covariance)
+        root: np.ndarray = vectors * np.sqrt(values.clip(min=0.0))
+        return root
+
     def committee(self, size: int, rng: np.random.Generator) -> list[ACEPotential]:
         """Potentials drawn from the posterior of the coefficients.
 
@@ -117,33 +135,71 @@ class FitResult:
             The solver gave no covariance.
         """
         mean = self.solution.coefficients
-        factor = _factor(self.solution)
+        factor = self.covariance_root
         draws = mean + rng.normal(size=(size, factor.shape[1])) @ factor.T
         p = self.potential
         return [ACEPotential(p.basis, c, reference_energies=p.reference_energies, skin=p.skin) for c in draws]
 
-    def force_std(self, atoms: Atoms) -> np.ndarray:
+    def force_std(self, atoms: Atoms, noise: bool = False) -> np.ndarray:
         """Standard deviation (n,) of the force on each atom, eV/Å, from the posterior of the coefficients.
 
         ``sqrt(sum_c J_c Sigma J_c^T)`` over the components c, with rows J of the forces and covariance Sigma.
-        It says what the data leave open, not what the basis cannot express.
+        It says what the data leave open, not what the basis cannot express; with `noise`, the standard
+        deviation of the residuals that the solver inferred is added to each component, which does.
         """
-        spread = self.potential.basis.rows(atoms, virial=False).forces @ _factor(self.solution)
+        spread = self.potential.basis.rows(atoms, virial=False).forces @ self.covariance_root
         variances = (spread**2).sum(axis=1).reshape(len(atoms), 3)
+        if noise:
+            variances = variances + self.force_noise() ** 2
         std: np.ndarray = np.sqrt(variances.sum(axis=1))
         return std
+
+    def force_noise(self, group: str = "default") -> float:
+        """Standard deviation of the residual of a force component that the solver inferred (eV/Å).
+
+        Depends on the weight of forces in the group, the default weight for groups that were not fitted.
+        """
+        if self.solution.noise is None:
+            raise ValueError(f"noise: solver {self.solution.solver!r} infers none; fit with 'ard'")
+        weights = self.settings.get("weights", {})
+        weight = weights.get(group, DEFAULT_WEIGHTS)["forces"]
+        return self.solution.noise / float(np.sqrt(weight)) if weight > 0 else 0.0
 
     def energy_std(self, atoms: Atoms) -> float:
         """Standard deviation of the total energy (eV)."""
         row = self.potential.basis.rows(atoms, forces=False, virial=False).energy
-        return float(np.linalg.norm(row @ _factor(self.solution)))
+        return float(np.linalg.norm(row @ self.covariance_root))
 
-    def write_uncertainty(self, atoms: Atoms, factor: float = 1.0) -> None:
+    def calibrate(self, images: Observations | Atoms | Iterable[Atoms], noise: bool = True) -> Calibration:
+        """Compare predicted standard deviations of forces with the actual errors on held-out data.
+
+        Parameters
+        ----------
+        images : Observations, ase.Atoms or iterable of ase.Atoms
+            With forces, not those that were fitted.
+        noise : bool
+            Whether the predicted variances contain that of the residuals, as in :meth:`force_std`.
+
+        Returns
+        -------
+        Calibration
+            Its ``factor`` is for :meth:`write_uncertainty`.
+
+        Raises
+        ------
+        ValueError
+            The solver gave no covariance; no forces.
+        """
+        root = self.covariance_root
+        held_out = images if isinstance(images, Observations) else Observations().add_configurations(images)
+        return calibration(self, held_out, root, noise)
+
+    def write_uncertainty(self, atoms: Atoms, factor: float = 1.0, noise: bool = False) -> None:
         """Store :meth:`force_std`, times a calibration `factor`, as array ``force_std`` and initial charges.
 
         ``ase gui`` colours atoms by initial charge (View, Colors).
         """
-        std = factor * self.force_std(atoms)
+        std = factor * self.force_std(atoms, noise)
         atoms.set_array("force_std", std, float)
         atoms.set_initial_charges(std)
 
@@ -295,14 +351,3 @@ def _crystal_references(potential: ACEPotential, observations: Observations) -> 
     ]
     found = np.linalg.lstsq(counts, np.array(missing), rcond=None)[0]
     return dict(zip(elements, map(float, found), strict=True))
-
-
-def _factor(solution: LinearSolution) -> np.ndarray:
-    """A square root L of the covariance, ``L L^T = Sigma``."""
-    if solution.covariance is None:
-        raise ValueError(
-            f"covariance: solver {solution.solver!r} gives none; fit with 'ard' or 'bayesian-ridge'"
-        )
-    values, vectors = np.linalg.eigh(solution.covariance)
-    root: np.ndarray = vectors * np.sqrt(values.clip(min=0.0))
-    return root

@@ -86,19 +86,26 @@ def test_posterior_is_calibrated(truth):
         assert abs(np.sqrt(np.mean((together[1] / together[0]) ** 2)) - 1) < limit
 
 
-def test_coverage_on_noisy_data(fitted, truth):
-    """The factor from one half of the data gives the other half the coverage of normal errors."""
+def test_coverage_on_noisy_data(truth):
+    """The factor from one half of the data gives the other half the coverage of normal errors.
+
+    Also where the fit predicts them ten times too small; in the mean over fits, as the coefficients of one
+    are one draw that all its errors share.
+    """
     rng = np.random.default_rng(3)
-    halves = [labelled(rattled(rng, 12), truth, rng) for _ in range(2)]
-    # Predicted ten times too small.
-    solution = replace(
-        fitted.solution, covariance=0.01 * fitted.solution.covariance, noise=0.1 * fitted.solution.noise
-    )
-    first, second = (replace(fitted, solution=solution).calibrate(half) for half in halves)
-    assert np.isclose(first.factor, 10 * fitted.calibrate(halves[0]).factor)
-    applied = replace(second, factor=first.factor)
-    assert abs(applied.coverage(1.0) - 0.683) < 0.05
-    assert abs(applied.coverage(2.0) - 0.954) < 0.03
+    covered = []
+    for _ in range(12):
+        data = Observations().add_configurations(labelled(rattled(rng, 6), truth, rng))
+        found = fit_ace(truth.basis, data, "bayesian-ridge")
+        s = found.solution
+        halves = [labelled(rattled(rng, 8), truth, rng) for _ in range(2)]
+        right = found.calibrate(halves[0]).factor
+        found = replace(found, solution=replace(s, covariance=0.01 * s.covariance, noise=0.1 * s.noise))
+        first, second = (found.calibrate(half) for half in halves)
+        assert np.isclose(first.factor, 10 * right)
+        applied = replace(second, factor=first.factor)
+        covered.append([applied.coverage(1.0), applied.coverage(2.0)])
+    assert np.abs(np.mean(covered, axis=0) - [0.683, 0.954]).max() < 0.03
     assert "calibration factor" in str(first)
 
 

@@ -38,6 +38,9 @@ Cutoff = Annotated[float, typer.Option(help="Cutoff of the basis (Å).")]
 Tolerance = Annotated[float, typer.Option(help="Of rrqr: relative size of what counts as determined.")]
 Alpha = Annotated[float, typer.Option(help="Strength of ridge and lsqr.")]
 Smoothness = Annotated[float, typer.Option(help="Exponent of the smoothness prior; 0: none.")]
+Threads = Annotated[
+    int, typer.Option(help="Threads of the linear algebra; more help only on an otherwise idle machine.")
+]
 Weights = Annotated[
     list[str] | None,
     typer.Option(
@@ -53,6 +56,7 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
+    context: typer.Context,
     data: Annotated[
         Path, typer.Argument(help="Structures with energies, forces or virials, in extended XYZ.")
     ],
@@ -75,6 +79,7 @@ def fit(
         bool,
         typer.Option("--streamed", help="Hold one structure's rows at a time; not for Bayesian solvers."),
     ] = False,
+    threads: Threads = 1,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -92,6 +97,7 @@ def fit(
     from .fit import fit_ace
     from .observations import Observations
 
+    _limit(context, threads)
     basis = _basis(elements, order, degree, cutoff, pair_basis)
     by_group = parse_weights(weights)
     prefix = output or Path(data.stem)
@@ -131,6 +137,7 @@ def fit(
 
 
 def match(
+    context: typer.Context,
     qm: Annotated[str, typer.Option(help="Model to match: tight binding ('ase-qmmm info') or EAM.")],
     mm: Annotated[MMKind, typer.Option(help="Model that is matched.")] = MMKind.ace,
     crystal: Annotated[
@@ -157,6 +164,7 @@ def match(
     tolerance: Tolerance = 1e-8,
     alpha: Alpha = 1e-8,
     smoothness: Smoothness = 0.0,
+    threads: Threads = 1,
     kT: Annotated[float, typer.Option("--kT", help="Electronic temperature of tight binding (eV).")] = 0.1,
     output: Annotated[
         Path | None,
@@ -176,6 +184,7 @@ def match(
     from .matching import matching_errors
     from .observations import Observations
 
+    _limit(context, threads)
     if not (0 <= energies <= 3 and 0 <= forces <= 2 and 0 <= virials <= 3 and energies + forces + virials):
         raise typer.BadParameter(
             "orders: expected --energies 0 to 3, --forces 0 to 2, --virials 0 to 3, not all 0"
@@ -188,12 +197,15 @@ def match(
     typer.echo(f"relaxed: {perfect!r}")
     observations = Observations()
     radius = {"E": reach or cutoff, "F": reach or 2 * cutoff}
+    references = {}
     if energies:
         typer.echo(f"site energies up to order {energies} within {radius['E']:g} Å ..")
-        observations.add_site_derivatives(model, perfect, energies, radius["E"], gamma=gamma)
+        references["E"] = model.site_energy_derivatives(perfect, energies, radius["E"])
+        observations.add_site_derivatives(references["E"], gamma=gamma)
     if forces:
         typer.echo(f"forces up to order {forces} within {radius['F']:g} Å ..")
-        observations.add_force_constants(model, perfect, forces, radius["F"], gamma=gamma)
+        references["F"] = model.force_derivatives(perfect, forces, radius["F"])
+        observations.add_force_constants(references["F"], gamma=gamma)
     if virials:
         observations.add_virial_derivatives(model, perfect, virials)
     typer.echo(f"{observations!r}")
@@ -207,15 +219,12 @@ def match(
         **_solver_options(solver, tolerance, alpha),
     )
     typer.echo(str(result))
-    for kind, most in (("E", energies), ("F", forces)):
-        if most:
-            typer.echo(
-                str(
-                    matching_errors(
-                        model, result.potential, perfect, most, gamma, cutoff=radius[kind], kinds=kind
-                    )
-                )
-            )
+    for kind, reference in references.items():
+        most = max(reference.tensors)
+        found = matching_errors(
+            reference, result.potential, perfect, most, gamma, cutoff=radius[kind], kinds=kind
+        )
+        typer.echo(str(found))
     virial_errors = matching_errors(model, result.potential, perfect, 2 if virials == 3 else 1, kinds="V")
     typer.echo(str(virial_errors))
     for name, one in (("qm", model), ("mm", result.potential)):
@@ -239,6 +248,15 @@ def parse_weights(texts: Iterable[str] | None) -> dict[str, dict[str, float]]:
                 raise typer.BadParameter(f"weights: got {text!r}, expected such as 'energy=900,forces=1'")
             out.setdefault(group.strip() or "default", {})[kind.strip()] = number
     return out
+
+
+def _limit(context: typer.Context, threads: int) -> None:
+    """Threads of the linear algebra until the command ends."""
+    from threadpoolctl import threadpool_limits
+
+    if threads < 1:
+        raise typer.BadParameter(f"threads: got {threads}, expected 1 or more")
+    context.with_resource(threadpool_limits(threads))
 
 
 def _basis(elements: str, order: int, degree: float, cutoff: float, pair_basis: bool) -> Any:

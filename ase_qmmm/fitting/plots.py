@@ -40,7 +40,7 @@ def plot_parity(sets: Mapping[str, np.ndarray], path: str | Path | None = None) 
         raise ValueError("sets: no data to draw")
     columns = min(len(kinds), 4)
     rows = -(-len(kinds) // columns)
-    figure = new_figure(3.4 * columns, 3.5 * rows)
+    figure = new_figure(3.6 * columns, 4.1 * rows)
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for axis in axes[len(kinds) :]:
         axis.set_visible(False)

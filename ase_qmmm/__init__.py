@@ -5,6 +5,7 @@ from .contract import check_calculator
 from .crystal import Crystal
 from .eam import EAM
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
+from .fitting import FitResult, Observations, fit_ace, matching_errors
 from .mixing import ForceMixingCalculator, Regions
 from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
@@ -32,9 +33,11 @@ __all__ = [
     "Crystal",
     "DivideAndConquer",
     "Embedded",
+    "FitResult",
     "ForceMixingCalculator",
     "MatchError",
     "NumericsError",
+    "Observations",
     "QMMMError",
     "Regions",
     "SiteCalculator",
@@ -50,4 +53,6 @@ __all__ = [
     "displacement_gradient",
     "energy_norm",
     "fermi_level",
+    "fit_ace",
+    "matching_errors",
 ]

@@ -96,10 +96,13 @@ def plot_calibration(
     y = np.array([np.sqrt(np.mean(error[p] ** 2)) for p in parts])
     figure = new_figure(4.4, 4.2)
     axis = figure.subplots()
-    axis.loglog(x, y, "o", color=LINE_COLOURS[0], ms=4, label="as fitted")
-    axis.loglog(factor * x, y, "s", color=LINE_COLOURS[1], ms=4, label=f"times {factor:.3g}")
+    axis.plot(x, y, "o", color=LINE_COLOURS[0], ms=4, label="as fitted")
+    axis.plot(factor * x, y, "s", color=LINE_COLOURS[1], ms=4, label=f"times {factor:.3g}")
     everything = np.concatenate([x, factor * x, y])
-    ends = [0.7 * everything.min(), 1.4 * everything.max()]
+    ends = [0.0, 1.1 * everything.max()]
+    if everything.max() > 20 * everything.min() > 0:
+        axis.set(xscale="log", yscale="log")
+        ends = [0.7 * everything.min(), 1.4 * everything.max()]
     axis.plot(ends, ends, color="k", lw=0.6, zorder=0)
     axis.set(
         xlim=ends, ylim=ends, xlabel="predicted standard deviation (eV/Å)", ylabel="actual RMS error (eV/Å)"

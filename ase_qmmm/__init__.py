@@ -5,6 +5,7 @@ from .contract import check_calculator
 from .crystal import Crystal
 from .eam import EAM
 from .errors import ChildCalculatorError, MatchError, NumericsError, QMMMError, StructureError
+from .fitting import FitResult, Observations, fit_ace, matching_errors
 from .mixing import EnergyMixingCalculator, ForceMixingCalculator, Regions, SubtractiveMixingCalculator
 from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
@@ -33,9 +34,11 @@ __all__ = [
     "DivideAndConquer",
     "Embedded",
     "EnergyMixingCalculator",
+    "FitResult",
     "ForceMixingCalculator",
     "MatchError",
     "NumericsError",
+    "Observations",
     "QMMMError",
     "Regions",
     "SiteCalculator",
@@ -54,4 +57,6 @@ __all__ = [
     "displacement_gradient",
     "energy_norm",
     "fermi_level",
+    "fit_ace",
+    "matching_errors",
 ]

@@ -1,4 +1,4 @@
-"""Command line: ``ase-qmmm relax | info | view``."""
+"""Command line: ``ase-qmmm relax | fit | match | info | view``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .fitting.commands import register
 
 app = typer.Typer(
     name="ase-qmmm",
@@ -223,6 +225,9 @@ def colour_by_region(gui: Any) -> None:
     # Colour number int(tag / 4 * 4 + 1/2) of four.
     gui.colormode_data = [REGION_COLOURS[number] for number in range(4)], 0, 4
     gui.draw()
+
+
+register(app)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -167,3 +167,15 @@ def test_taylor_convergence_script(tmp_path, capsys):
     # A factor of 50 in the displacements: every model errs by 50^2 less at least, but for its truncation.
     assert all(float(row[-1]) > 100 * float(row[0]) for row in rows)
     assert (tmp_path / "taylor.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_match_ace(monkeypatch, tmp_path, capsys):
+    """Site energies of EAM matched exactly, in the columns of the table."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    small = ["--order", "2", "--degree", "8", "--w-range", "6", "--si-cutoff", "3.5"]
+    importlib.import_module("match_ace").main([*small, "--output", str(tmp_path / "match.png")])
+    text = capsys.readouterr().out
+    energies = next(line for line in text.splitlines() if line.startswith("  E order 2")).split()
+    assert float(energies[5]) < 1e-3 and float(energies[6]) < 1e-3
+    assert (tmp_path / "match.png").stat().st_size > 10_000

@@ -241,3 +241,14 @@ def test_element_that_the_basis_lacks(basis):
         fit_ace(basis, Observations())
     with pytest.raises(TypeError, match="expected ACEBasis"):
         fit_ace("Cu", data)
+
+
+def test_errors_of_other_data(basis, emt_data):
+    train, held_out = emt_data
+    found = fit_ace(basis, train, "rrqr")
+    again = found.test(train)
+    assert again["kind"].tolist() == found.errors["kind"].tolist()
+    assert np.allclose(again["rmse"], found.errors["rmse"]) and np.allclose(again["r2"], found.errors["r2"])
+    parity = found.parity(Observations().add_configurations(held_out))
+    forces = np.concatenate([found.potential.get_property("forces", a.copy()).ravel() for a in held_out])
+    assert np.allclose(parity["predicted"][parity["kind"] == "forces"], forces, atol=1e-6)

@@ -238,12 +238,14 @@ class ACEBasis:
         cutoff: float | Sequence[float] = 5.0,
         *,
         max_memory: float = MAX_MEMORY,
+        tuples: Mapping[int, Sequence[np.ndarray]] | None = None,
     ) -> CrystalRows:
         """Derivatives of the site energies at a crystal for each basis function, orders 1 to at most 3.
 
-        Parameters are those of :meth:`ACEPotential.site_energy_derivatives`.
+        Parameters are those of :meth:`ACEPotential.site_energy_derivatives`, and `tuples`: by order and basis
+        atom the stencil numbers (m, j) of the only entries wanted, then given as (m, 3, 3, .., K).
         """
-        return crystal_rows(self, "energy", crystal, order, cutoff, max_memory)
+        return crystal_rows(self, "energy", crystal, order, cutoff, max_memory, tuples)
 
     @checked_keywords
     def force_derivative_rows(
@@ -253,12 +255,13 @@ class ACEBasis:
         cutoff: float | Sequence[float] = 5.0,
         *,
         max_memory: float = MAX_MEMORY,
+        tuples: Mapping[int, Sequence[np.ndarray]] | None = None,
     ) -> CrystalRows:
         """Derivatives of the forces at a crystal for each basis function, orders 1 to at most 2.
 
         Those of order one are minus the force constants, without the block of the atom itself.
         """
-        return crystal_rows(self, "force", crystal, order, cutoff, max_memory)
+        return crystal_rows(self, "force", crystal, order, cutoff, max_memory, tuples)
 
     @checked_keywords
     def cauchy_born_rows(self, crystal: Crystal, order: int = 2) -> CauchyBornRows:

@@ -6,7 +6,7 @@ difference quotient is taken. Arrays follow :class:`ase_qmmm.taylor.CrystalDeriv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ..crystal import Crystal
 from ..errors import check_positive
 from ..taylor.cauchy_born import CauchyBornDerivatives, eliminated
 from ..taylor.crystal_derivatives import CrystalDerivatives
+from ..taylor.orbits import picked
 from .expansion import Function, SiteJets, basis_functions, combined, site_jets
 
 if TYPE_CHECKING:
@@ -94,9 +95,15 @@ def crystal_rows(
     order: int,
     cutoff: float | Sequence[float],
     max_memory: float = MAX_MEMORY,
+    tuples: Mapping[int, Sequence[np.ndarray]] | None = None,
 ) -> CrystalRows:
-    """See :meth:`ACEBasis.site_energy_derivative_rows` and :meth:`ACEBasis.force_derivative_rows`."""
-    cutoffs = _checked(basis, kind, crystal, order, cutoff, len(basis), max_memory)
+    """See :meth:`ACEBasis.site_energy_derivative_rows` and :meth:`ACEBasis.force_derivative_rows`.
+
+    With `tuples`, arrays of stencil numbers (m, j) by order and basis atom, only these entries are kept, as
+    (m, 3, 3, .., K), so that never more than one function's tensor is held whole.
+    """
+    columns = len(basis) if tuples is None else 1
+    cutoffs = _checked(basis, kind, crystal, order, cutoff, columns, max_memory)
     jets = [site_jets(basis, crystal, b, max(cutoffs) + (kind == "force")) for b in range(crystal.n_basis)]
     energies = np.zeros((crystal.n_basis, len(basis)))
     tensors: dict[int, list[np.ndarray]] = {}
@@ -110,7 +117,12 @@ def crystal_rows(
             else:
                 core_energies[b] = value
         for j, radius in cutoffs.items():
-            parts = _tensors(kind, crystal, jets, functions, j, radius)
+            if tuples is None:
+                parts = _tensors(kind, crystal, jets, functions, j, radius)
+            else:
+                wanted = [b for b, t in enumerate(tuples[j]) if len(t)]
+                parts = _tensors(kind, crystal, jets, functions, j, radius, wanted)
+                parts = [picked(p, t, kind) for p, t in zip(parts, tuples[j], strict=True)]
             if column < 0:
                 core[j] = parts
                 continue
@@ -132,7 +144,8 @@ def cauchy_born(calc: ACEPotential, crystal: Crystal, order: int, relaxed: bool)
     for b, z in enumerate(species):
         whole = combined(basis_functions(calc.basis, int(z)), calc.coefficients)
         site = site_jets(calc.basis, crystal, b, order)
-        parts = site.by_parameters(whole, site.parameter_jets(_jacobian(crystal, site, b, relaxed)))
+        jets = site.parameter_jets(order, _jacobian(crystal, site, b, relaxed))
+        parts = site.by_parameters(whole, order, jets)
         total = [x + y for x, y in zip(total, parts, strict=True)] if total else parts
     symbols = crystal.unit_cell.get_chemical_symbols()
     energy = float(total[0]) + sum(calc.reference_energies[e] for e in symbols)
@@ -144,11 +157,13 @@ def cauchy_born_rows(basis: ACEBasis, crystal: Crystal, order: int) -> CauchyBor
     """See :meth:`ACEBasis.cauchy_born_rows`."""
     _check_order(order, 3)
     sites = [site_jets(basis, crystal, b, order) for b in range(crystal.n_basis)]
-    jets = [site.parameter_jets(_jacobian(crystal, site, b, False)) for b, site in enumerate(sites)]
+    jets = [s.parameter_jets(order, _jacobian(crystal, s, b, False)) for b, s in enumerate(sites)]
     energy = np.zeros(len(basis))
     tensors = {j: np.zeros((3,) * (2 * j) + (len(basis),)) for j in range(1, order + 1)}
     for column, functions in _by_column(basis, crystal):
-        parts = [site.by_parameters(f, jet) for f, site, jet in zip(functions, sites, jets, strict=True)]
+        parts = [
+            site.by_parameters(f, order, own) for f, site, own in zip(functions, sites, jets, strict=True)
+        ]
         summed = [np.sum([p[k] for p in parts], axis=0) for k in range(order + 1)]
         shaped = _shaped(summed[1:])
         if column < 0:
@@ -175,18 +190,30 @@ def _by_column(basis: ACEBasis, crystal: Crystal) -> Iterator[tuple[int, list[Fu
 
 
 def _tensors(
-    kind: str, crystal: Crystal, jets: list[SiteJets], functions: list[Function], order: int, cutoff: float
+    kind: str,
+    crystal: Crystal,
+    jets: list[SiteJets],
+    functions: list[Function],
+    order: int,
+    cutoff: float,
+    wanted: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
+    """One tensor per basis atom, empty for those that are not wanted."""
+    every = range(crystal.n_basis)
+    chosen = set(every if wanted is None else wanted)
+    empty = np.zeros((3,) * (kind == "force") + (0, 3) * order)
     if kind == "energy":
         return [
-            _site_tensor(site, function, order, crystal.stencil(b, cutoff))
-            for b, (site, function) in enumerate(zip(jets, functions, strict=True))
+            _site_tensor(jets[b], functions[b], order, crystal.stencil(b, cutoff)) if b in chosen else empty
+            for b in every
         ]
     with_centre = [
         _with_centre(site.by_neighbours(function, order + 1, np.arange(len(site.vectors))), order + 1)
         for site, function in zip(jets, functions, strict=True)
     ]
-    return [_force_tensor(crystal, b, jets, with_centre, order, cutoff) for b in range(crystal.n_basis)]
+    return [
+        _force_tensor(crystal, b, jets, with_centre, order, cutoff) if b in chosen else empty for b in every
+    ]
 
 
 def _places(vectors: np.ndarray, stencil: np.ndarray) -> np.ndarray:

@@ -138,29 +138,45 @@ class SiteJets:
         out[each, :, each, :, each] += third
         return out
 
-    def parameter_jets(self, jacobian: np.ndarray) -> list[np.ndarray]:
-        """Derivatives (a, p), (a, p, p) .. of projections by p, with ``dr_j = jacobian[j] dp`` (s, 3, p)."""
+    def parameter_jets(self, order: int, jacobian: np.ndarray) -> list[np.ndarray]:
+        """Derivatives of the projections by parameters p with ``dr_j = jacobian[j] dp``, (a, p), (a, p, p) ..
+
+        `jacobian` has the shape (s, 3, p).
+        """
+        count, s = self.jets[0].shape[:2]
+        p = jacobian.shape[2]
         out = []
-        for jet in self.jets:
-            indices = "bcd"[: jet.ndim - 2]
-            factors = ",".join(f"s{i}{i.upper()}" for i in indices)
-            text = f"as{indices},{factors}->a{indices.upper()}"
-            out.append(np.einsum(text, jet, *[jacobian] * len(indices), optimize=True))
+        for k in range(1, order + 1):
+            # All but one index of each neighbour first, so that no (a, s, p, p, ..) is held.
+            total = np.zeros((count,) + (p,) * k)
+            for n in range(s):
+                part = self.jets[k - 1][:, n]
+                for _ in range(k):
+                    part = np.tensordot(part, jacobian[n], axes=(1, 0))
+                total += part
+            out.append(total)
         return out
 
-    def by_parameters(self, function: Function, jets: list[np.ndarray]) -> list[np.ndarray]:
-        """Value and derivatives (), (p,), (p, p) .. by the parameters of :meth:`parameter_jets`."""
-        used, h = function.derivatives(self.projections, len(jets))
-        one, *higher = [j[used] for j in jets]
-        out = [h[0], h[1] @ one]
-        if len(jets) >= 2:
-            out.append(one.T @ h[2] @ one + np.tensordot(h[1], higher[0], axes=1))
-        if len(jets) >= 3:
-            cubic = np.tensordot(one, np.tensordot(h[3], one, axes=1), axes=(0, 1))
-            cubic = np.tensordot(one, cubic, axes=(0, 1))
-            mixed = np.tensordot(higher[0], h[2] @ one, axes=(0, 0))
-            mixed = mixed + mixed.transpose(0, 2, 1) + mixed.transpose(2, 1, 0)
-            out.append(cubic + mixed + np.tensordot(h[1], higher[1], axes=1))
+    def by_parameters(self, function: Function, order: int, jets: list[np.ndarray]) -> list[np.ndarray]:
+        """Value and derivatives by the parameters of `jets`, see :meth:`parameter_jets`."""
+        used, h = function.derivatives(self.projections, order)
+        out = [h[0]]
+        if order >= 1:
+            one = jets[0][used]
+            out.append(h[1] @ one)
+        if order >= 2:
+            two = jets[1][used]
+            out.append(one.T @ h[2] @ one + np.tensordot(h[1], two, axes=1))
+        if order >= 3:
+            mixed = np.tensordot(two, h[2] @ one, axes=(0, 0))
+            third = np.tensordot(one, np.tensordot(one, np.tensordot(h[3], one, axes=1), axes=(0, 1)), (0, 1))
+            out.append(
+                third
+                + mixed
+                + mixed.transpose(0, 2, 1)
+                + mixed.transpose(2, 1, 0)
+                + np.tensordot(h[1], jets[2][used], axes=1)
+            )
         return out
 
 

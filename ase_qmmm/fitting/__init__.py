@@ -1,11 +1,17 @@
 """Fitting linear models to a quantum model, and how well two models match."""
 
+from .calibration import Calibration
 from .fit import FitResult, fit_ace, smoothness_prior
 from .matching import MatchingErrors, matching_errors
 from .observations import Configuration, Observations
+from .plots import plot_calibration, plot_parity
+from .selection import SELECTION_METHODS, select
 from .solvers import SOLVERS, LinearSolution, QRBlocks, solve_linear
 
 __all__ = [
+    "SELECTION_METHODS",
+    "Calibration",
+    "select",
     "SOLVERS",
     "Configuration",
     "FitResult",
@@ -15,6 +21,8 @@ __all__ = [
     "QRBlocks",
     "fit_ace",
     "matching_errors",
+    "plot_calibration",
+    "plot_parity",
     "smoothness_prior",
     "solve_linear",
 ]

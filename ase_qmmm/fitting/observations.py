@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,30 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from ..crystal import Crystal
 from ..errors import check_structure, checked_keywords
+from .blocks import Block
+from .crystal_data import CauchyBornData, StencilData, cauchy_born_data, stencil_data
 
-__all__ = ["KINDS", "Block", "Configuration", "Observations", "resolve_weights"]
+__all__ = ["KINDS", "Configuration", "Observations", "resolve_weights"]
 
-KINDS = ("energy", "forces", "virial")
 # Factors of squared errors: energies 30 times as exact as forces, as eps^E ~ (eps^F)^2 asks for
-# (generalisation of point defects, section 4.1).
-DEFAULT_WEIGHTS = {"energy": 900.0, "forces": 1.0, "virial": 1.0}
+# (generalisation of point defects, section 4.1). Those of the derivatives have the ratios of the adaptive
+# scheme, eq. (4.5), and of the generalisation of dislocations, section 5.
+DEFAULT_WEIGHTS = {
+    "energy": 900.0,
+    "forces": 1.0,
+    "virial": 1.0,
+    "dV1": 1.0,
+    "dV2": 1.0,
+    "dV3": 1.0,
+    "dF1": 1.0,
+    "dF2": 1.0,
+    "W1": 1.0,
+    "W2": 1.0,
+    "W3": 0.1,
+}
+KINDS = tuple(DEFAULT_WEIGHTS)
 # xx, yy, zz, yz, xz, xy, each of the last three twice in the norm of a symmetric matrix.
 VOIGT_WEIGHTS = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
@@ -45,20 +61,33 @@ class Configuration:
     virial: np.ndarray | None
     group: str = "default"
 
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of one configuration and kind: design (m, K), targets (m,), factors of the squared errors (m,).
-
-    `unit` divides residuals where errors are stated: the number of atoms for energies and virials.
-    """
-
-    group: str
-    kind: str
-    design: np.ndarray
-    targets: np.ndarray
-    factors: np.ndarray
-    unit: float
+    def blocks(
+        self, basis: Any, weights: Mapping[str, float], reference_energies: Mapping[str, float]
+    ) -> Iterator[Block]:
+        """Rows of a linear model by kind."""
+        w = weights
+        use = {
+            "energy": self.energy is not None and w["energy"] > 0,
+            "forces": self.forces is not None and w["forces"] > 0 and len(self.atoms) > 0,
+            "virial": self.virial is not None and w["virial"] > 0,
+        }
+        if not any(use.values()):
+            return
+        n = len(self.atoms)
+        rows = basis.rows(self.atoms, forces=use["forces"], virial=use["virial"])
+        if use["energy"]:
+            assert self.energy is not None
+            free = sum(reference_energies[s] for s in self.atoms.symbols)
+            target = np.array([self.energy - free - rows.core.energy])
+            yield Block(self.group, "energy", rows.energy[None], target, np.full(1, w["energy"] / n), n)
+        if use["forces"]:
+            assert self.forces is not None
+            target = (self.forces - rows.core.forces).ravel()
+            yield Block(self.group, "forces", rows.forces, target, np.full(3 * n, w["forces"]), 1.0)
+        if use["virial"]:
+            assert self.virial is not None
+            target = self.virial - _voigt(rows.core.virial)
+            yield Block(self.group, "virial", rows.virial, target, VOIGT_WEIGHTS * w["virial"] / n, n)
 
 
 class Observations:
@@ -67,28 +96,42 @@ class Observations:
     Attributes
     ----------
     configurations : list of Configuration
+    derivatives : list of StencilData and CauchyBornData
+        Derivatives at perfect crystals.
     """
 
     def __init__(self) -> None:
         self.configurations: list[Configuration] = []
+        self.derivatives: list[StencilData | CauchyBornData] = []
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {kind}" for kind, n in self.counts().items())
         return f"Observations({len(self.configurations)} configurations: {counts})"
 
+    @property
+    def sources(self) -> list[Configuration | StencilData | CauchyBornData]:
+        """All that rows are made of."""
+        return [*self.configurations, *self.derivatives]
+
     def counts(self) -> dict[str, int]:
-        """Numbers of data by kind."""
-        totals = dict.fromkeys(KINDS, 0)
+        """Numbers of data by kind; derivatives are counted as reduced by symmetry, if there are any."""
+        totals = dict.fromkeys(("energy", "forces", "virial"), 0)
         for c in self.configurations:
             totals["energy"] += c.energy is not None
             totals["forces"] += 0 if c.forces is None else c.forces.size
             totals["virial"] += 0 if c.virial is None else 6
+        for d in self.derivatives:
+            for kind, n in d.counts.items():
+                totals[kind] = totals.get(kind, 0) + n
         return totals
 
     @property
     def elements(self) -> list[str]:
         """Chemical symbols that occur, in alphabetical order."""
-        return sorted({s for c in self.configurations for s in c.atoms.symbols})
+        cells = [d.crystal.unit_cell for d in self.derivatives]
+        return sorted(
+            {s for atoms in [*(c.atoms for c in self.configurations), *cells] for s in atoms.symbols}
+        )
 
     @checked_keywords
     def add_configurations(
@@ -147,13 +190,114 @@ class Observations:
         self.configurations += new
         return self
 
+    @checked_keywords
+    def add_site_derivatives(
+        self,
+        model: Any,
+        crystal: Crystal | None = None,
+        order: int | None = None,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        gamma: float = 0.0,
+        group: str = "crystal",
+    ) -> Observations:
+        """Add derivatives of the site energies at a crystal, kinds "dV1", "dV2", "dV3".
+
+        A fit to them minimises ``sum_j C_j (eps_j^E)^2`` with the errors of :func:`matching_errors`: sums
+        over all tuples of stencil vectors with the weights ``exp(2 gamma (|rho_1| + .. + |rho_j|))``. One
+        tuple of each class that the symmetry of the crystal maps onto each other is kept, with the size of
+        the class as its weight, which gives the same minimum.
+
+        Parameters
+        ----------
+        model : object
+            With ``site_energy_derivatives(crystal, order, cutoff)``, or a
+            :class:`~ase_qmmm.taylor.CrystalDerivatives` of kind "energy" with its own crystal and radii.
+        crystal : Crystal
+        order : int
+            Highest order, at most 3; default 2, or what is given.
+        cutoff : float or sequence of float
+            Å, one for all orders or one for each.
+        gamma : float
+            1/Å, zero or more.
+        group : str
+
+        Raises
+        ------
+        TypeError
+            A model without these derivatives; no crystal.
+        ValueError
+            Order or gamma out of range; derivatives that are of another kind or not finite.
+
+        References
+        ----------
+        H. Chen, C. Ortner, Y. Wang, QM/MM methods for crystalline defects, part 3, eqs. (3.1), (4.1).
+        """
+        self.derivatives.append(stencil_data("energy", model, crystal, order, cutoff, gamma, group))
+        return self
+
+    @checked_keywords
+    def add_force_constants(
+        self,
+        model: Any,
+        crystal: Crystal | None = None,
+        order: int | None = None,
+        cutoff: float | Sequence[float] = 5.0,
+        *,
+        gamma: float = 0.0,
+        group: str = "crystal",
+    ) -> Observations:
+        """Add derivatives of the forces at a crystal, kinds "dF1" (minus the force constants) and "dF2".
+
+        Parameters are those of :meth:`add_site_derivatives`, with ``model.force_derivatives``; the highest
+        order is 2, the default 1.
+
+        References
+        ----------
+        H. Chen, C. Ortner, Y. Wang, QM/MM methods for crystalline defects, part 3, eqs. (3.6), (4.2);
+        adaptive QM/MM coupling, eq. (4.5).
+        """
+        self.derivatives.append(stencil_data("force", model, crystal, order, cutoff, gamma, group))
+        return self
+
+    @checked_keywords
+    def add_virial_derivatives(
+        self, model: Any, crystal: Crystal | None = None, order: int | None = None, *, group: str = "crystal"
+    ) -> Observations:
+        """Add derivatives of the Cauchy–Born energy per cell by the deformation, kinds "W1", "W2", "W3".
+
+        The basis atoms are held at their places in the cell, which keeps the rows linear in the coefficients.
+
+        Parameters
+        ----------
+        model : object
+            With ``cauchy_born_derivatives(crystal, order)``, or a
+            :class:`~ase_qmmm.taylor.cauchy_born.CauchyBornDerivatives` with ``relaxed=False``.
+        crystal : Crystal
+        order : int
+            Highest order, at most 3; default 2, or what is given.
+        group : str
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`add_site_derivatives`; derivatives with relaxed basis atoms.
+
+        References
+        ----------
+        H. Chen, C. Ortner, Y. Wang, part 3, loss L_V after eq. (4.2); adaptive QM/MM coupling, eq. (4.5);
+        generalisation of dislocations, eq. (4.16).
+        """
+        self.derivatives.append(cauchy_born_data(model, crystal, order, group))
+        return self
+
     def blocks(
         self,
         basis: Any,
         weights: Mapping[str, Mapping[str, float]],
         reference_energies: Mapping[str, float],
     ) -> Iterator[Block]:
-        """Rows of all data, one configuration and kind after the other; those of weight zero are left out.
+        """Rows of all data, one source and kind after the other; those of weight zero are left out.
 
         Parameters
         ----------
@@ -163,30 +307,8 @@ class Observations:
         reference_energies : mapping of str to float
             Energies of free atoms (eV), which are not fitted.
         """
-        for c in self.configurations:
-            w = weights[c.group]
-            use = {
-                "energy": c.energy is not None and w["energy"] > 0,
-                "forces": c.forces is not None and w["forces"] > 0 and len(c.atoms) > 0,
-                "virial": c.virial is not None and w["virial"] > 0,
-            }
-            if not any(use.values()):
-                continue
-            n = len(c.atoms)
-            rows = basis.rows(c.atoms, forces=use["forces"], virial=use["virial"])
-            if use["energy"]:
-                assert c.energy is not None
-                free = sum(reference_energies[s] for s in c.atoms.symbols)
-                target = np.array([c.energy - free - rows.core.energy])
-                yield Block(c.group, "energy", rows.energy[None], target, np.full(1, w["energy"] / n), n)
-            if use["forces"]:
-                assert c.forces is not None
-                target = (c.forces - rows.core.forces).ravel()
-                yield Block(c.group, "forces", rows.forces, target, np.full(3 * n, w["forces"]), 1.0)
-            if use["virial"]:
-                assert c.virial is not None
-                target = c.virial - _voigt(rows.core.virial)
-                yield Block(c.group, "virial", rows.virial, target, VOIGT_WEIGHTS * w["virial"] / n, n)
+        for source in self.sources:
+            yield from source.blocks(basis, weights[source.group], reference_energies)
 
     def digest(self) -> str:
         """SHA-256 of the data, by which a fit says what it was made from."""
@@ -196,6 +318,11 @@ class Observations:
             a = c.atoms
             for array in (a.numbers, a.positions, a.cell.array, a.pbc, c.energy, c.forces, c.virial):
                 digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        for d in self.derivatives:
+            digest.update(f"{d.group} {' '.join(d.counts)}".encode())
+            cell = d.crystal.unit_cell
+            for array in (cell.numbers, cell.positions, cell.cell.array, cell.pbc, *d.arrays):
+                digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
 
@@ -204,7 +331,8 @@ def resolve_weights(
 ) -> dict[str, dict[str, float]]:
     """Weights by group and kind from ``{kind: number}`` or ``{group: {kind: number}}``.
 
-    Kinds are "energy", "forces" and "virial"; what is not given keeps its default (900, 1, 1), a group
+    Kinds are "energy" (default 900), "forces", "virial", the derivatives "dV1", "dV2", "dV3" of site
+    energies, "dF1", "dF2" of forces and "W1", "W2" of the Cauchy–Born energy (all 1), and "W3" (0.1). A group
     "default" holds for all groups that are not named.
 
     Raises
@@ -212,7 +340,7 @@ def resolve_weights(
     ValueError
         A group or kind that does not exist, a weight that is negative or not finite.
     """
-    groups = sorted({c.group for c in observations.configurations})
+    groups = sorted({source.group for source in observations.sources})
     given = dict(weights or {})
     common: dict[str, float] = dict(DEFAULT_WEIGHTS)
     if given and all(not isinstance(value, Mapping) for value in given.values()):

@@ -164,6 +164,15 @@ def cauchy_born_of_terms(
     return cell_derivatives(crystal, energy, tensors, relaxed, False, label)
 
 
+def spanned(crystal: Crystal, cutoff: float) -> np.ndarray:
+    """Projector (3, 3) on the directions of the stencil vectors: F_ij with another j deforms nothing."""
+    rho = np.concatenate([crystal.stencil(a, cutoff) for a in range(crystal.n_basis)])
+    _, sizes, axes = np.linalg.svd(rho, full_matrices=False)
+    kept = axes[sizes > 1e-8 * sizes.max(initial=0.0)]
+    projector: np.ndarray = kept.T @ kept
+    return projector
+
+
 def deformation_parameters(rho: np.ndarray, others: np.ndarray, basis: int, n_inner: int) -> np.ndarray:
     """``dg_rho,c / dF_ij`` and by the displacements of basis atoms but the first, (3 s, 9 + 3 n_inner)."""
     out = np.zeros((len(rho), 3, 9 + 3 * n_inner))

@@ -75,7 +75,7 @@ class LongWaves:
             moments -= 0.5 * np.einsum("rik,rj,rl->ikjl", phi, rho, rho)
         return cls(np.array(inner), moments, _huang(moments))
 
-    def rotation_invariant(self, directions: np.ndarray) -> LongWaves:
+    def rotation_invariant(self, directions: np.ndarray, span: np.ndarray) -> LongWaves:
         """The nearest that obey the sum rules of translation and rotation.
 
         Huang's conditions leave room for the stress that a crystal may be under: its deviator follows from
@@ -86,9 +86,11 @@ class LongWaves:
         ----------
         directions : ndarray, shape (d, 3)
             Lattice vectors; there is no stress across the other directions.
+        span : ndarray, shape (3, 3)
+            Of :func:`spanned`.
         """
         inner = self.inner - self.inner.mean(axis=0)
-        strain = inner[:, :, :9].reshape(-1, 3, 3, 3)
+        strain = np.einsum("acij,ip,jq->acpq", inner[:, :, :9].reshape(-1, 3, 3, 3), span, span)
         inner[:, :, :9] = ((strain + strain.swapaxes(2, 3)) / 2).reshape(len(inner), 3, 9)
         # M_ikjl - M_jlik = delta_ik sigma_jl - delta_jl sigma_ik.
         odd = self.moments - self.moments.transpose(2, 3, 0, 1)
@@ -99,6 +101,7 @@ class LongWaves:
         stressed = np.einsum("ik,jl->ikjl", np.eye(3), stress)
         even = self.moments - stressed
         even = (even + even.transpose(2, 3, 0, 1)) / 2
+        even = np.einsum("ikjl,im,kn,jp,lq->mnpq", even, span, span, span, span, optimize=True)
         stiffness = _huang(even) + stressed.transpose(0, 2, 1, 3)
         return LongWaves(inner, even + stressed, stiffness)
 

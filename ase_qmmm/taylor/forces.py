@@ -16,7 +16,7 @@ from ..errors import check_positive, check_structure, checked_keywords
 from ..sites import SiteResult, check_weights
 from ..stencils import StencilMatch
 from ..symmetry import count_force_constants
-from .cauchy_born import CauchyBornDerivatives
+from .cauchy_born import CauchyBornDerivatives, spanned
 from .crystal_derivatives import CrystalDerivatives
 from .elasticity import LongWaves, matched_force_constants, null_lagrangian
 from .evaluation import PolynomialTables
@@ -439,4 +439,4 @@ def _long_waves(elasticity: str | CauchyBornDerivatives, constants: ForceConstan
         return LongWaves.exact(elasticity)
     crystal = constants.crystal
     own = LongWaves.from_force_constants(crystal, constants.cutoff, constants.matrices)
-    return own.rotation_invariant(crystal.lattice)
+    return own.rotation_invariant(crystal.lattice, spanned(crystal, constants.cutoff))

@@ -16,7 +16,7 @@ from ..errors import check_positive, check_structure, checked_keywords
 from ..sites import SiteResult, check_weights
 from ..stencils import StencilMatch
 from ..symmetry import count_site_coefficients
-from .cauchy_born import CauchyBornDerivatives
+from .cauchy_born import CauchyBornDerivatives, spanned
 from .crystal_derivatives import CrystalDerivatives
 from .evaluation import PolynomialTables
 from .files import read_model, terms_from_arrays, terms_to_arrays, write_model
@@ -372,7 +372,9 @@ def _matched(
         if order == 1:
             wanted[9:] = 0.0
     else:
-        wanted = rotation_invariant(order, cell_sums(crystal, radius, tensors), stress)
+        wanted = rotation_invariant(
+            order, cell_sums(crystal, radius, tensors), stress, spanned(crystal, radius)
+        )
     return matched_site_tensors(crystal, radius, tensors, wanted)
 
 

@@ -58,7 +58,7 @@ def cell_sums(crystal: Crystal, cutoff: float, tensors: list[np.ndarray]) -> np.
     return _contracted(tensors, _slopes(crystal, cutoff))
 
 
-def rotation_invariant(order: int, sums: np.ndarray, stress: np.ndarray) -> np.ndarray:
+def rotation_invariant(order: int, sums: np.ndarray, stress: np.ndarray, span: np.ndarray) -> np.ndarray:
     """The nearest first or second derivatives of W that turn with the crystal, whose basis is in equilibrium.
 
     ``W_F`` is symmetric, and ``W_ij,kl = C_ijkl + delta_ik W_jl`` and W_s,ij with C and W_s symmetric in ij.
@@ -69,6 +69,8 @@ def rotation_invariant(order: int, sums: np.ndarray, stress: np.ndarray) -> np.n
     sums : ndarray, shape (n,) or (n, n)
     stress : ndarray, shape (3, 3)
         Symmetric W_F.
+    span : ndarray, shape (3, 3)
+        Of :func:`~ase_qmmm.taylor.cauchy_born.spanned`: a strain of other directions is none.
     """
     out = sums.copy()
     if order == 1:
@@ -76,10 +78,11 @@ def rotation_invariant(order: int, sums: np.ndarray, stress: np.ndarray) -> np.n
         return out
     stressed = np.einsum("ik,jl->ijkl", np.eye(3), stress).reshape(9, 9)
     out[:9, :9] -= stressed
-    swap = np.arange(9).reshape(3, 3).T.ravel()
-    for axis in (0, 1):
-        part = np.moveaxis(out, axis, 0)
-        part[:9] = (part[:9] + part[swap]) / 2
+    # Symmetric strains within the span.
+    swap = np.eye(9)[np.arange(9).reshape(3, 3).T.ravel()]
+    strain = np.eye(len(out))
+    strain[:9, :9] = np.kron(span, span) @ (np.eye(9) + swap) / 2
+    out = strain @ out @ strain
     out[:9, :9] += stressed
     return out
 

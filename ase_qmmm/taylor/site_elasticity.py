@@ -82,9 +82,9 @@ def rotation_invariant(order: int, sums: np.ndarray, stress: np.ndarray, span: n
     swap = np.eye(9)[np.arange(9).reshape(3, 3).T.ravel()]
     strain = np.eye(len(out))
     strain[:9, :9] = np.kron(span, span) @ (np.eye(9) + swap) / 2
-    out = strain @ out @ strain
-    out[:9, :9] += stressed
-    return out
+    symmetric: np.ndarray = strain @ out @ strain
+    symmetric[:9, :9] += stressed
+    return symmetric
 
 
 def matched_site_tensors(

@@ -119,7 +119,7 @@ def main(args=None):
             low = found[:, :, row].min()
             axis.set_ylim(low / 3, None)
         axes[0, column].set_title(title)
-        axes[1, column].set_xlabel("root mean square of |g| of nearest neighbours (Å)")
+        axes[1, column].set_xlabel("rms of |g|, nearest neighbours (Å)")
     figure.suptitle("Taylor models against the models they come from; dotted: power k + 1", fontsize=12)
     figure.savefig(options.output, dpi=150)
     print(f"figure: {options.output}")

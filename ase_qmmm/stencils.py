@@ -17,7 +17,8 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from .errors import MatchError, check_positive
-from .neighbours import neighbour_pairs, unwrap
+from .neighbours import unwrap
+from .pair_chunks import Pairs
 
 if TYPE_CHECKING:
     from .crystal import Crystal
@@ -39,8 +40,6 @@ class StencilMatch:
         Atom at each stencil vector, -1 where none was found.
     shifts : ndarray of int, shape (n, s, 3)
         Cells by which that neighbour is translated.
-    vectors : ndarray, shape (n, s, 3)
-        Stencil vectors in the orientation of the atoms (Å); zero beyond the stencil of the atom.
     basis : ndarray of int, shape (n,)
         Basis site of each atom, -1 for an atom that sits on no site.
     misfit : ndarray, shape (n,)
@@ -48,13 +47,14 @@ class StencilMatch:
         missing, if an extra atom is among them, or if the atom sits on no site.
     rotation : ndarray, shape (3, 3)
         Orientation R of the atoms relative to the crystal.
+    vectors : ndarray, shape (n, s, 3)
+        Stencil vectors in the orientation of the atoms (Å); zero beyond the stencil of the atom.
     """
 
     crystal: Crystal
     radius: float
     neighbours: np.ndarray
     shifts: np.ndarray
-    vectors: np.ndarray
     basis: np.ndarray
     misfit: np.ndarray
     rotation: np.ndarray
@@ -71,6 +71,17 @@ class StencilMatch:
             f"StencilMatch({n} atoms, radius {self.radius:g} Å, {int(self.defect().sum())} at defects, "
             f"{int((self.basis < 0).sum())} without a site, rotated by {angle:.3g} degrees)"
         )
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """Made anew at each call: they are those of the basis site."""
+        width = self.neighbours.shape[1]
+        table = np.zeros((self.crystal.n_basis + 1, width, 3))  # the last for atoms without a site
+        for b in range(self.crystal.n_basis):
+            rho = self.crystal.stencil(b, self.radius)
+            table[b, : len(rho)] = rho @ self.rotation.T
+        vectors: np.ndarray = table[self.basis]
+        return vectors
 
     @property
     def missing(self) -> np.ndarray:
@@ -117,60 +128,58 @@ def match_stencils(
     radius = check_positive("radius", radius, "Å")
     near = crystal.nearest_neighbour_distance
     tolerance = 0.4 * near if tolerance is None else check_positive("tolerance", tolerance, "Å")
-    reach = max(radius, _CORE * near) + tolerance
-    i, j, D, S = neighbour_pairs(atoms, reach, "ijDS")
-    core = np.linalg.norm(D, axis=1) < _CORE * near + tolerance
-    core_pairs = (i[core], j[core], D[core])
-    rotation = _orientation(crystal, atoms, core_pairs, tolerance)
-    basis = _assign_basis(crystal, atoms.numbers, core_pairs, rotation, tolerance)[0]
-
+    inner = Pairs(atoms, _CORE * near + tolerance)
+    rotation, basis = _orientation(crystal, atoms, inner, tolerance)
     stencils = [crystal.stencil_sites(b, radius) for b in range(crystal.n_basis)]
     n, width = len(atoms), max((len(s[0]) for s in stencils), default=0)
-    neighbours = np.full((n, width), -1)
-    shifts = np.zeros((n, width, 3), dtype=int)
-    vectors = np.zeros((n, width, 3))
+    neighbours = np.full((n, width), -1, dtype=np.int32)
+    shifts = np.zeros((n, width, 3), dtype=np.int32)
     sizes = np.zeros(n, dtype=int)
-    misfit = np.full(n, np.inf)
-    lattice_D = D @ rotation  # R^T applied to each row
-    distances = np.linalg.norm(D, axis=1)
-    for b, (rho, sites, _) in enumerate(stencils):
-        mine = basis == b
-        sizes[mine] = len(rho)
-        vectors[mine, : len(rho)] = rho @ rotation.T
-        pairs = np.flatnonzero(mine[i])
-        gap, k = cKDTree(rho).query(lattice_D[pairs], distance_upper_bound=tolerance)
-        found = np.isfinite(gap)
-        found[found] = crystal.numbers[sites[k[found]]] == atoms.numbers[j[pairs[found]]]
-        # The nearest atom takes the place, where several compete for one stencil vector.
-        order = np.lexsort((gap[found], k[found], i[pairs[found]]))
-        chosen, kc = pairs[found][order], k[found][order]
-        first = np.ones(len(chosen), dtype=bool)
-        first[1:] = (i[chosen][1:] != i[chosen][:-1]) | (kc[1:] != kc[:-1])
-        chosen, kc = chosen[first], kc[first]
-        neighbours[i[chosen], kc] = j[chosen]
-        shifts[i[chosen], kc] = S[chosen]
-        placed = np.zeros(len(i), dtype=bool)
-        placed[chosen] = True
-        # Misfit over the first shell.
-        shell = np.linalg.norm(rho, axis=1) < 1.2 * near
-        if not shell.any():
+    misfit, largest = np.full(n, np.inf), np.zeros(n)
+    for b, (rho, _, _) in enumerate(stencils):
+        sizes[basis == b] = len(rho)
+        if not (np.linalg.norm(rho, axis=1) < 1.2 * near).any():
             raise ValueError(
                 f"radius: {radius:g} Å is less than the nearest-neighbour distance, {near:.4f} Å"
             )
-        g = np.linalg.norm(lattice_D[chosen] - rho[kc], axis=1)
-        largest = np.zeros(n)
-        np.maximum.at(largest, i[chosen][shell[kc]], g[shell[kc]])
-        largest[mine & (neighbours[:, : len(rho)][:, shell] < 0).any(axis=1)] = np.inf
-        crowded = mine[i] & ~placed & (distances < 1.25 * np.linalg.norm(rho[shell], axis=1).max())
-        crowded &= distances < radius
-        largest[i[crowded]] = np.inf
-        misfit[mine] = largest[mine]
+    trees = [cKDTree(rho) for rho, _, _ in stencils]
+    for i, j, D, S in Pairs(atoms, max(radius, _CORE * near) + tolerance):
+        for b, (rho, sites, _) in enumerate(stencils):
+            shell = np.linalg.norm(rho, axis=1) < 1.2 * near
+            pairs = np.flatnonzero(basis[i] == b)
+            lattice_D = D[pairs] @ rotation  # R^T applied to each row
+            gap, k = trees[b].query(lattice_D, distance_upper_bound=tolerance)
+            found = np.isfinite(gap)
+            found[found] = crystal.numbers[sites[k[found]]] == atoms.numbers[j[pairs[found]]]
+            # The nearest atom takes the place, where several compete for one stencil vector.
+            order = np.lexsort((gap[found], k[found], i[pairs[found]]))
+            chosen, kc = np.flatnonzero(found)[order], k[found][order]
+            ic = i[pairs[chosen]]
+            first = np.ones(len(chosen), dtype=bool)
+            first[1:] = (ic[1:] != ic[:-1]) | (kc[1:] != kc[:-1])
+            chosen, kc, ic = chosen[first], kc[first], ic[first]
+            neighbours[ic, kc] = j[pairs[chosen]]
+            shifts[ic, kc] = S[pairs[chosen]]
+            placed = np.zeros(len(pairs), dtype=bool)
+            placed[chosen] = True
+            # Misfit over the first shell.
+            g = np.linalg.norm(lattice_D[chosen] - rho[kc], axis=1)
+            near_places = shell[kc]
+            np.maximum.at(largest, ic[near_places], g[near_places])
+            distances = np.linalg.norm(D[pairs], axis=1)
+            crowded = ~placed & (distances < 1.25 * np.linalg.norm(rho[shell], axis=1).max())
+            crowded &= distances < radius
+            largest[i[pairs[crowded]]] = np.inf
+    for b, (rho, _, _) in enumerate(stencils):
+        mine = np.flatnonzero(basis == b)
+        shell = np.flatnonzero(np.linalg.norm(rho, axis=1) < 1.2 * near)
+        lacking = (neighbours[np.ix_(mine, shell)] < 0).any(axis=1)
+        misfit[mine] = np.where(lacking, np.inf, largest[mine])
     return StencilMatch(
         crystal=crystal,
         radius=radius,
         neighbours=neighbours,
         shifts=shifts,
-        vectors=vectors,
         basis=basis,
         misfit=misfit,
         rotation=rotation,
@@ -182,35 +191,34 @@ def match_stencils(
     )
 
 
-CorePairs = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
 def _assign_basis(
-    crystal: Crystal, numbers: np.ndarray, pairs: CorePairs, rotation: np.ndarray, tolerance: float
+    crystal: Crystal, numbers: np.ndarray, pairs: Pairs, rotation: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Basis site of each atom (-1: none) and the mean distance of its first shells from their places (Å)."""
-    i, j, D = pairs
     n = len(numbers)
     radius = _CORE * crystal.nearest_neighbour_distance
-    score = np.full((crystal.n_basis, n), -1.0)
-    fraction = np.zeros((crystal.n_basis, n))
-    mean_gap = np.zeros((crystal.n_basis, n))
-    lattice_D = D @ rotation
-    for b in range(crystal.n_basis):
-        rho, sites, _ = crystal.stencil_sites(b, radius)
-        gap, k = cKDTree(rho).query(lattice_D, distance_upper_bound=tolerance)
-        found = np.isfinite(gap) & (numbers[i] == crystal.numbers[b])
-        found[found] = crystal.numbers[sites[k[found]]] == numbers[j[found]]
-        taken = np.unique(i[found] * len(rho) + k[found])
-        count = np.bincount(taken // len(rho), minlength=n)
-        total = np.bincount(i[found], gap[found], minlength=n)
-        fraction[b] = count / len(rho)
-        mean_gap[b] = total / np.maximum(np.bincount(i[found], minlength=n), 1)
-        # Small displacements decide between sites with equally many neighbours.
-        score[b] = fraction[b] - 0.5 * total / (tolerance * np.maximum(count, 1) * len(rho))
+    count, total, matched = (np.zeros((crystal.n_basis, n)) for _ in range(3))
+    stencils = [crystal.stencil_sites(b, radius) for b in range(crystal.n_basis)]
+    trees = [cKDTree(rho) for rho, _, _ in stencils]
+    for i, j, D, _ in pairs:
+        lattice_D = D @ rotation
+        for b, (rho, sites, _) in enumerate(stencils):
+            gap, k = trees[b].query(lattice_D, distance_upper_bound=tolerance)
+            found = np.isfinite(gap) & (numbers[i] == crystal.numbers[b])
+            found[found] = crystal.numbers[sites[k[found]]] == numbers[j[found]]
+            atoms, number = np.unique(i[found], return_inverse=True)
+            taken = np.zeros((len(atoms), len(rho)), dtype=bool)
+            taken[number, k[found]] = True
+            count[b, atoms] = taken.sum(axis=1)
+            total[b, atoms] = np.bincount(number, gap[found], minlength=len(atoms))
+            matched[b, atoms] = np.bincount(number, minlength=len(atoms))
+    places = np.array([len(rho) for rho, _, _ in stencils])[:, None]
+    # Small displacements decide between sites with equally many neighbours.
+    score = count / places - 0.5 * total / (tolerance * np.maximum(count, 1) * places)
     best = np.argmax(score, axis=0) if n else np.zeros(0, int)
     each = np.arange(n)
-    return np.where(fraction[best, each] >= 0.5, best, -1), mean_gap[best, each]
+    fraction, mean_gap = (count / places)[best, each], (total / np.maximum(matched, 1))[best, each]
+    return np.where(fraction >= 0.5, best, -1), mean_gap
 
 
 def _plausible(basis: np.ndarray, gaps: np.ndarray, tolerance: float) -> bool:
@@ -223,12 +231,14 @@ def _plausible(basis: np.ndarray, gaps: np.ndarray, tolerance: float) -> bool:
     return bool(sited.mean() >= 0.5 and np.median(gaps[sited]) < 0.5 * tolerance)
 
 
-def _orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: float) -> np.ndarray:
-    """Rotation R from the crystal to the atoms; exactly one where the atoms are not rotated."""
-    if len(atoms) == 0:
-        return np.eye(3)
+def _orientation(
+    crystal: Crystal, atoms: Atoms, pairs: Pairs, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation R from the crystal to the atoms, exactly one where they are not rotated; basis sites there."""
     rotation = np.eye(3)
     basis, gaps = _assign_basis(crystal, atoms.numbers, pairs, rotation, tolerance)
+    if len(atoms) == 0:
+        return rotation, basis
     if not _plausible(basis, gaps, tolerance):
         rotation = _search_orientation(crystal, atoms, pairs, tolerance)
         basis, gaps = _assign_basis(crystal, atoms.numbers, pairs, rotation, tolerance)
@@ -245,7 +255,11 @@ def _orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: fl
             # An angle below a degree cannot be told from displacements; keep the axes of the crystal.
             small = Rotation.from_matrix(refined).magnitude() < np.radians(1.0)
             exact = np.eye(3) if small else refined
-    return np.eye(3) if np.abs(exact - np.eye(3)).max() < 1e-9 else exact
+    if np.abs(exact - np.eye(3)).max() < 1e-9:
+        exact = np.eye(3)
+    if not np.array_equal(exact, rotation):
+        basis = _assign_basis(crystal, atoms.numbers, pairs, exact, tolerance)[0]
+    return exact, basis
 
 
 def _rotation_of_cell(crystal: Crystal, atoms: Atoms, rotation: np.ndarray) -> np.ndarray | None:
@@ -289,18 +303,19 @@ def cell_deformation(crystal: Crystal, atoms: Atoms, rotation: np.ndarray) -> np
 
 
 def _rotation_of_bonds(
-    crystal: Crystal, pairs: CorePairs, basis: np.ndarray, rotation: np.ndarray, tolerance: float
+    crystal: Crystal, pairs: Pairs, basis: np.ndarray, rotation: np.ndarray, tolerance: float
 ) -> np.ndarray:
     """Best rotation (Kabsch) of the first shells of all matched atoms."""
-    i, _, D = pairs
     radius = _CORE * crystal.nearest_neighbour_distance
+    stencils = [crystal.stencil(b, radius) for b in range(crystal.n_basis)]
+    trees = [cKDTree(rho) for rho in stencils]
     correlation = np.zeros((3, 3))
-    for b in range(crystal.n_basis):
-        rho = crystal.stencil_sites(b, radius)[0]
-        mine = basis[i] == b
-        gap, k = cKDTree(rho).query(D[mine] @ rotation, distance_upper_bound=tolerance)
-        found = np.isfinite(gap)
-        correlation += D[mine][found].T @ rho[k[found]]
+    for i, _, D, _ in pairs:
+        for b, rho in enumerate(stencils):
+            mine = basis[i] == b
+            gap, k = trees[b].query(D[mine] @ rotation, distance_upper_bound=tolerance)
+            found = np.isfinite(gap)
+            correlation += D[mine][found].T @ rho[k[found]]
     return _nearest_rotation(correlation)
 
 
@@ -311,13 +326,15 @@ def _nearest_rotation(correlation: np.ndarray) -> np.ndarray:
     return rotation
 
 
-def _search_orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolerance: float) -> np.ndarray:
+def _search_orientation(crystal: Crystal, atoms: Atoms, pairs: Pairs, tolerance: float) -> np.ndarray:
     """Orientation in which trial atoms find most of their stencil; of equals the nearest to no rotation."""
-    i, j, D = pairs
     near = crystal.nearest_neighbour_distance
-    lengths = np.linalg.norm(D, axis=1)
-    starts = np.searchsorted(i, np.arange(len(atoms) + 1))
     trial_atoms = np.unique(np.linspace(0, len(atoms) - 1, min(len(atoms), 12)).astype(int))
+    parts = [
+        (i[wanted], j[wanted], D[wanted]) for i, j, D, _ in pairs for wanted in [np.isin(i, trial_atoms)]
+    ]
+    i, j, D = (np.concatenate(x) for x in zip(*parts, strict=True))
+    lengths = np.linalg.norm(D, axis=1)
     best = (-1.0, -np.inf, np.eye(3))
     for b in range(crystal.n_basis):
         rho, sites, _ = crystal.stencil_sites(b, _CORE * near)
@@ -329,7 +346,7 @@ def _search_orientation(crystal: Crystal, atoms: Atoms, pairs: CorePairs, tolera
         frame = np.array([first, second, np.cross(first, second)])
         cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
         for atom in trial_atoms[atoms.numbers[trial_atoms] == crystal.numbers[b]]:
-            mine = slice(starts[atom], starts[atom + 1])
+            mine = np.flatnonzero(i == atom)
             d, r = D[mine], lengths[mine]
             close = np.flatnonzero(np.abs(r - np.linalg.norm(first)) < 0.12 * near)
             closer = np.flatnonzero(np.abs(r - np.linalg.norm(second)) < 0.12 * near)

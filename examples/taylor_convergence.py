@@ -1,9 +1,10 @@
-"""Error of Taylor models against the size of the displacements, for two tight-binding models.
+"""Error of Taylor models against the size of the displacements, for three quantum models.
 
 A Taylor model of order k errs with the power k + 1 of the displacement differences g, until what its cutoff
 leaves out is all that is left: then the error is that of the truncated lower orders. The script displaces all
 atoms of a perfect crystal at random, scales the displacements, and compares site energies and forces with
-tight binding: the papers' toy model on the two-dimensional triangular lattice, and silicon.
+the model: the papers' toy model on the two-dimensional triangular lattice, tight-binding silicon, and
+embedded-atom tungsten, whose range ends, so that nearly nothing is left out.
 
 Run ``python examples/taylor_convergence.py`` (some minutes on one core). ``--trial`` is a trial run.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
-from ase_qmmm import Crystal, TaylorForces, TaylorPotential, TightBinding, fermi_level
+from ase_qmmm import EAM, Crystal, TaylorForces, TaylorPotential, TightBinding, fermi_level
 
 COLOURS = {1: "#0072b2", 2: "#d55e00", 3: "#009e73", 4: "#cc79a7"}  # by order
 
@@ -37,6 +38,15 @@ def silicon(trial):
     if trial:
         return qm, crystal, crystal.supercell(1, cubic=True), (4.0, 2.5), (4.0, 2.5)
     return qm, crystal, crystal.supercell(2, cubic=True), (8.0, 6.0, 4.0), (8.0, 5.0, 4.0)
+
+
+def tungsten(trial):
+    """As :func:`toy`."""
+    qm = EAM("W-zhou04")
+    crystal = Crystal.relaxed(bulk("W"), qm)
+    if trial:
+        return qm, crystal, crystal.supercell(3, cubic=True), (4.0, 4.0), (4.0, 4.0)
+    return qm, crystal, crystal.supercell(5, cubic=True), (6.13, 6.13, 6.13, 3.2), (12.3, 7.0, 4.6)
 
 
 def errors(qm, models, atoms, sizes, rng):
@@ -69,13 +79,17 @@ def main(args=None):
     options = parser.parse_args(args)
 
     sizes = np.geomspace(0.002, 0.1, 4 if options.trial else 9)
-    figure, axes = plt.subplots(2, 2, figsize=(8.2, 6.8), layout="constrained")
-    for column, (title, make) in enumerate((("toy model, 2D", toy), ("silicon", silicon))):
+    figure, axes = plt.subplots(2, 3, figsize=(11.6, 6.8), layout="constrained")
+    for column, (title, make) in enumerate(
+        (("toy model, 2D", toy), ("silicon, tight binding", silicon), ("tungsten, EAM", tungsten))
+    ):
         qm, crystal, atoms, energy_cutoffs, force_cutoffs = make(options.trial)
-        qm = qm.with_options(mu=fermi_level(qm, crystal))
-        n_k = 2 if options.trial else 3
-        kpts = {"size": [n_k if periodic else 1 for periodic in atoms.pbc], "gamma": True}
-        reference = qm.with_options(kpts=kpts)
+        reference = qm
+        if isinstance(qm, TightBinding):
+            qm = qm.with_options(mu=fermi_level(qm, crystal))
+            n_k = 2 if options.trial else 3
+            kpts = {"size": [n_k if periodic else 1 for periodic in atoms.pbc], "gamma": True}
+            reference = qm.with_options(kpts=kpts)
         potentials = [
             TaylorPotential.from_calculator(qm, crystal, order=k, cutoff=energy_cutoffs[:k])
             for k in range(2, len(energy_cutoffs) + 1)
@@ -105,8 +119,8 @@ def main(args=None):
             low = found[:, :, row].min()
             axis.set_ylim(low / 3, None)
         axes[0, column].set_title(title)
-        axes[1, column].set_xlabel("root mean square of |g| of nearest neighbours (Å)")
-    figure.suptitle("Taylor models against tight binding; dotted: power k + 1", fontsize=12)
+        axes[1, column].set_xlabel("rms of |g|, nearest neighbours (Å)")
+    figure.suptitle("Taylor models against the models they come from; dotted: power k + 1", fontsize=12)
     figure.savefig(options.output, dpi=150)
     print(f"figure: {options.output}")
 

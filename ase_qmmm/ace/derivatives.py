@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from ..crystal import Crystal
 from ..errors import check_positive
-from ..taylor.cauchy_born import CauchyBornDerivatives, eliminated
+from ..taylor.cauchy_born import CauchyBornDerivatives, cell_derivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives
 from ..taylor.orbits import picked
 from .expansion import Function, SiteJets, basis_functions, combined, site_jets
@@ -149,8 +149,7 @@ def cauchy_born(calc: ACEPotential, crystal: Crystal, order: int, relaxed: bool)
         total = [x + y for x, y in zip(total, parts, strict=True)] if total else parts
     symbols = crystal.unit_cell.get_chemical_symbols()
     energy = float(total[0]) + sum(calc.reference_energies[e] for e in symbols)
-    shaped = _shaped(eliminated(total[1:], 9))
-    return CauchyBornDerivatives(crystal, energy, shaped, relaxed, False, repr(calc))
+    return cell_derivatives(crystal, energy, total[1:], relaxed, False, repr(calc))
 
 
 def cauchy_born_rows(basis: ACEBasis, crystal: Crystal, order: int) -> CauchyBornRows:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..crystal import Crystal
 from ..errors import check_positive
-from ..taylor.cauchy_born import CauchyBornDerivatives, eliminated
+from ..taylor.cauchy_born import CauchyBornDerivatives, cell_derivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives, check_memory
 from ..tightbinding.radial import cartesian_derivatives, reduced_derivatives
 from .potential import EAMPotential
@@ -247,5 +247,4 @@ def cauchy_born_derivatives(
         slope = np.concatenate([of_strain, of_inner], axis=2)
         for j in range(1, order + 1):
             tensors[j - 1] += site.derivative(slope, j)
-    shaped = {j: t.reshape((3,) * (2 * j)) for j, t in enumerate(eliminated(tensors, 9), start=1)}
-    return CauchyBornDerivatives(crystal, energy, shaped, relaxed, False, label)
+    return cell_derivatives(crystal, energy, tensors, relaxed, False, label)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import permutations
 
 import numpy as np
 
 from ..crystal import Crystal
 from ..errors import NumericsError
 from .crystal_derivatives import CrystalDerivatives
+from .polynomials import Terms
 
-__all__ = ["CauchyBornDerivatives", "cauchy_born_of_sites", "eliminated"]
+__all__ = ["CauchyBornDerivatives", "cauchy_born_of_sites", "cauchy_born_of_terms", "eliminated"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class CauchyBornDerivatives:
         Whether the chemical potential follows to keep the cell neutral.
     label : str
         The model they come from.
+    with_basis : dict of int to ndarray
+        With `relaxed`, by order the derivatives before the elimination, (9 + 3 m,) * order: by the nine F_ij,
+        then by the displacements (Å) of the m basis atoms but the first. Else empty.
     """
 
     crystal: Crystal
@@ -38,6 +43,7 @@ class CauchyBornDerivatives:
     relaxed: bool
     fixed_number: bool
     label: str
+    with_basis: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def volume(self) -> float:
@@ -118,10 +124,53 @@ def cauchy_born_of_sites(derivatives: CrystalDerivatives, *, relaxed: bool = Fal
                 flat = np.tensordot(flat, parameters, axes=(0, 0))
             total += flat
         tensors.append(total)
-    tensors = eliminated(tensors, 9)
-    shaped = {j: t.reshape((3,) * (2 * j)) for j, t in zip(sorted(derivatives.tensors), tensors, strict=True)}
     energy = float(np.sum(derivatives.energies))
-    return CauchyBornDerivatives(crystal, energy, shaped, relaxed, False, derivatives.label)
+    return cell_derivatives(crystal, energy, tensors, relaxed, False, derivatives.label)
+
+
+def cell_derivatives(
+    crystal: Crystal, energy: float, tensors: list[np.ndarray], relaxed: bool, fixed_number: bool, label: str
+) -> CauchyBornDerivatives:
+    """From the derivatives (n,), (n, n) .. by F and all that follows it, the basis atoms first."""
+    known = 9 + 3 * (crystal.n_basis - 1)
+    with_basis = {j: t[(slice(known),) * j] for j, t in enumerate(tensors, start=1)} if relaxed else {}
+    shaped = {j: t.reshape((3,) * (2 * j)) for j, t in enumerate(eliminated(tensors, 9), start=1)}
+    return CauchyBornDerivatives(crystal, energy, shaped, relaxed, fixed_number, label, with_basis)
+
+
+def cauchy_born_of_terms(
+    crystal: Crystal,
+    cutoff: float,
+    terms: list[list[Terms]],
+    energy: float,
+    order: int,
+    *,
+    relaxed: bool,
+    label: str,
+) -> CauchyBornDerivatives:
+    """Derivatives of the energy of a cell whose site energies are polynomials; see the function above."""
+    n_inner = crystal.n_basis - 1 if relaxed else 0
+    tensors = [np.zeros((9 + 3 * n_inner,) * j) for j in range(1, order + 1)]
+    for basis, site in enumerate(terms):
+        rho, others, _ = crystal.stencil_sites(basis, cutoff)
+        parameters = deformation_parameters(rho, others, basis, n_inner)
+        for t in (t for t in site if t.degree <= order):
+            product = t.coefficients[:, None]
+            for column in t.tuples[:, :-1].T:
+                product = (product[:, :, None] * parameters[column][:, None]).reshape(len(product), -1)
+            total = (product.T @ parameters[t.tuples[:, -1]]).reshape(parameters.shape[1:] * t.degree)
+            for axes in permutations(range(t.degree)):
+                tensors[t.degree - 1] += total.transpose(axes)
+    return cell_derivatives(crystal, energy, tensors, relaxed, False, label)
+
+
+def spanned(crystal: Crystal, cutoff: float) -> np.ndarray:
+    """Projector (3, 3) on the directions of the stencil vectors: F_ij with another j deforms nothing."""
+    rho = np.concatenate([crystal.stencil(a, cutoff) for a in range(crystal.n_basis)])
+    _, sizes, axes = np.linalg.svd(rho, full_matrices=False)
+    kept = axes[sizes > 1e-8 * sizes.max(initial=0.0)]
+    projector: np.ndarray = kept.T @ kept
+    return projector
 
 
 def deformation_parameters(rho: np.ndarray, others: np.ndarray, basis: int, n_inner: int) -> np.ndarray:

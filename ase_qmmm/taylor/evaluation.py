@@ -40,7 +40,7 @@ class PolynomialTables:
             numbers = numbers * kind(size[c]) + (match.shifts[:, :, c] - low[c]).astype(kind)
         cells = np.indices(size).reshape(3, -1).T + low
         shifts = cells @ (match.cell @ match.rotation)
-        neighbours = match.neighbours.astype(np.int32)
+        neighbours = match.neighbours.astype(np.int32, copy=False)
         self._tables = (np.ascontiguousarray(shifts), numbers, neighbours, rho)
         self._shell = shell
 

@@ -16,7 +16,9 @@ from ..errors import check_positive, check_structure, checked_keywords
 from ..sites import SiteResult, check_weights
 from ..stencils import StencilMatch
 from ..symmetry import count_force_constants
+from .cauchy_born import CauchyBornDerivatives, spanned
 from .crystal_derivatives import CrystalDerivatives
+from .elasticity import LongWaves, matched_force_constants, null_lagrangian
 from .evaluation import PolynomialTables
 from .files import read_model, terms_from_arrays, terms_to_arrays, write_model
 from .force_constants import ForceConstants
@@ -25,7 +27,7 @@ from .lattice_potential import lattice_potential
 from .model import Computed, TaylorModel, checked_cutoffs
 from .polynomials import Terms, flatten
 from .restoration import rotational_violation
-from .source import force_expansion
+from .source import cell_expansion, checked_elasticity, force_expansion
 from .triangles import Triangles, first_order_terms, triangle_decomposition
 
 __all__ = ["TaylorForces"]
@@ -59,6 +61,11 @@ class TaylorForces(TaylorModel):
         Of kind "force", or of first order. Usually made by :meth:`from_calculator`.
     threshold : float
         Coefficients of higher orders below this part of the largest are left out.
+    elasticity : {"invariant", "truncated"} or CauchyBornDerivatives
+        What long waves are to be: made to obey the sum rules of rotation (Born and Huang), left as the cutoff
+        leaves them, or those of given derivatives by deformation (with ``relaxed=True``), in the smallest
+        change of the coefficients of first
+        order, and a part of the energy that makes no forces.
     missing_tolerance : float
         An atom may lack the neighbour at rho (a vacancy in its stencil) if
         ``|Phi(rho)| <= missing_tolerance |Phi(0)|``, and in higher orders if the norm of the coefficients
@@ -108,6 +115,7 @@ class TaylorForces(TaylorModel):
         self,
         derivatives: CrystalDerivatives | ForceConstants,
         *,
+        elasticity: str | CauchyBornDerivatives = "invariant",
         threshold: float = 1e-6,
         missing_tolerance: float = 0.01,
         trust: float | None = None,
@@ -116,6 +124,7 @@ class TaylorForces(TaylorModel):
         super().__init__(derivatives.crystal, missing_tolerance, trust, on_distrust)
         threshold = check_positive("threshold", threshold, zero=True)
         crystal = self.crystal
+        checked_elasticity(elasticity, crystal)
         higher: dict[int, tuple[list[Terms], list[Terms]]] = {}
         restored: dict[int, float] = {}
         if isinstance(derivatives, CrystalDerivatives):
@@ -135,7 +144,13 @@ class TaylorForces(TaylorModel):
             )
         else:
             first, cutoffs = derivatives, {1: derivatives.cutoff}
-        triangles, matrices = triangle_decomposition(crystal, first.cutoff, first.matrices)
+        matrices = first.matrices
+        if elasticity != "truncated":
+            waves = _long_waves(elasticity, first)
+            matrices = matched_force_constants(crystal, first.cutoff, matrices, waves)
+        triangles, matrices = triangle_decomposition(crystal, first.cutoff, matrices)
+        if elasticity != "truncated":
+            triangles = null_lagrangian(crystal, first.cutoff, matrices, triangles, waves.stiffness)
         constants = ForceConstants(crystal, first.cutoff, matrices, first.energies, first.label)
         self._assemble(cutoffs, constants, triangles, higher, restored)
 
@@ -172,6 +187,7 @@ class TaylorForces(TaylorModel):
         order: int = 1,
         cutoff: float | Sequence[float] = 8.0,
         *,
+        elasticity: str = "invariant",
         threshold: float = 1e-6,
         missing_tolerance: float = 0.01,
         trust: float | None = None,
@@ -192,6 +208,9 @@ class TaylorForces(TaylorModel):
             Order of the expansion of the forces.
         cutoff : float or sequence of float
             Radius of the stencils (Å); one for all orders, or one per order, the first order first.
+        elasticity : {"invariant", "exact", "truncated"}
+            As for the class. "exact": as `qm` has them, by its method ``cauchy_born_derivatives``. Elastic
+            constants are then those of `qm` at any cutoff, at some cost in the phonons of short waves.
         threshold, missing_tolerance, trust, on_distrust
             See the class.
         progress : bool
@@ -199,14 +218,18 @@ class TaylorForces(TaylorModel):
 
         Raises
         ------
+        TypeError
+            ``elasticity="exact"`` of a model without derivatives by deformation.
         ValueError
             Order out of range, or higher than 2 for a calculator without derivatives; cutoff not positive or
             below the nearest-neighbour distance; tensors that would not fit into memory.
         """
         cutoffs = checked_cutoffs(crystal, order, (1, 2, 3), cutoff)
+        waves = cell_expansion(qm, crystal, 2, elasticity)
         derivatives = force_expansion(qm, crystal, cutoffs, progress)
         return cls(
             derivatives,
+            elasticity=waves,
             threshold=threshold,
             missing_tolerance=missing_tolerance,
             trust=trust,
@@ -238,6 +261,10 @@ class TaylorForces(TaylorModel):
             crystal, under a rotation: eV/Å^j per radian.
         """
         return rotational_violation(self.crystal, self.cutoff, self._force_terms)
+
+    @property
+    def _site_energies(self) -> tuple[list[list[Terms]], np.ndarray, str]:
+        return self._energy_terms, self.force_constants.energies, self.force_constants.label
 
     def __repr__(self) -> str:
         many = self.order > 1
@@ -404,3 +431,12 @@ class TaylorForces(TaylorModel):
             "second": np.concatenate([t.second for t in self._triangles]),
             "axial": np.concatenate([t.vectors for t in self._triangles]) @ rotation.T,
         }
+
+
+def _long_waves(elasticity: str | CauchyBornDerivatives, constants: ForceConstants) -> LongWaves:
+    """What the force constants are to give."""
+    if isinstance(elasticity, CauchyBornDerivatives):
+        return LongWaves.exact(elasticity)
+    crystal = constants.crystal
+    own = LongWaves.from_force_constants(crystal, constants.cutoff, constants.matrices)
+    return own.rotation_invariant(crystal.lattice, spanned(crystal, constants.cutoff))

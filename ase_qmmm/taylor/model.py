@@ -15,6 +15,8 @@ from ..errors import MatchError, check_positive
 from ..neighbours import unwrap
 from ..sites import SiteCalculator
 from ..stencils import StencilMatch, cell_deformation
+from .cauchy_born import CauchyBornDerivatives, cauchy_born_of_terms
+from .polynomials import Terms
 
 __all__ = ["TaylorModel", "checked_cutoffs"]
 
@@ -85,6 +87,39 @@ class TaylorModel(SiteCalculator):
     def _set_tables(self, match: StencilMatch) -> None:
         """Make what the kernels need for a match."""
         raise NotImplementedError
+
+    @property
+    def _site_energies(self) -> tuple[list[list[Terms]], np.ndarray, str]:
+        """Polynomials of the site energies per basis atom, their constants (eV), the source."""
+        raise NotImplementedError
+
+    def cauchy_born_derivatives(
+        self, crystal: Crystal | None = None, order: int = 2, *, relaxed: bool = False
+    ) -> CauchyBornDerivatives:
+        """Derivatives of the model's own energy per cell by the deformation gradient: its elastic constants.
+
+        Parameters
+        ----------
+        crystal : Crystal, optional
+            As of other models; only that of the expansion.
+        order : int
+            At most 3.
+        relaxed : bool
+            Eliminate the displacements of the basis atoms.
+
+        Raises
+        ------
+        ValueError
+            `order` out of range, or another crystal.
+        """
+        if crystal is not None and crystal is not self.crystal:
+            raise ValueError("crystal: an expansion holds about its own crystal only; leave this out")
+        if order not in (1, 2, 3):
+            raise ValueError(f"order: got {order!r}, expected 1, 2 or 3")
+        terms, energies, label = self._site_energies
+        return cauchy_born_of_terms(
+            self.crystal, self.cutoff, terms, float(energies.sum()), order, relaxed=relaxed, label=label
+        )
 
     def match(self, atoms: Atoms) -> StencilMatch:
         """The stencil match in use for `atoms`, made at the first call for a structure."""

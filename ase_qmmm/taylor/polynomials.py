@@ -36,8 +36,10 @@ class Terms:
 
     def influence(self, size: int) -> np.ndarray:
         """Norm (size,) of the coefficients with a factor at each stencil vector."""
-        squares = self.coefficients.reshape(len(self.tuples), -1) ** 2
         out = np.zeros(size)
+        if not len(self.tuples):
+            return out
+        squares = self.coefficients.reshape(len(self.tuples), -1) ** 2
         for column in np.atleast_2d(self.tuples.T // 3):
             np.add.at(out, column, squares.sum(axis=1))
         return np.sqrt(out)

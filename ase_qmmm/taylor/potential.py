@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from math import factorial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import check_positive, check_structure, checked_keywords
 from ..sites import SiteResult, check_weights
 from ..stencils import StencilMatch
 from ..symmetry import count_site_coefficients
+from .cauchy_born import CauchyBornDerivatives, spanned
 from .crystal_derivatives import CrystalDerivatives
 from .evaluation import PolynomialTables
 from .files import read_model, terms_from_arrays, terms_to_arrays, write_model
@@ -23,7 +25,8 @@ from .lattice_potential import lattice_forces
 from .model import Computed, TaylorModel, checked_cutoffs
 from .polynomials import Terms, flatten, pack
 from .restoration import rotational_violation, symmetric_tensors, without_forces
-from .source import site_energy_expansion
+from .site_elasticity import block_norms, cell_sums, matched_site_tensors, rotation_invariant
+from .source import cell_expansion, checked_elasticity, site_energy_expansion
 
 __all__ = ["TaylorPotential"]
 
@@ -48,6 +51,10 @@ class TaylorPotential(TaylorModel):
     threshold : float
         Blocks of coefficients (one tuple of neighbours) whose norm is below this part of the largest of their
         order are left out; :attr:`truncation` says what that may change.
+    elasticity : {"invariant", "truncated"} or CauchyBornDerivatives
+        What long waves are to be: made to obey the sum rules of rotation (Born and Huang), left as the cutoff
+        leaves them, or those of given derivatives by deformation (with ``relaxed=True``), in the smallest
+        change of the coefficients, up to the third order.
     missing_tolerance : float
         An atom may lack the neighbour at rho (a vacancy in its stencil) if the norm of the coefficients with
         an index there is at most this part of the norm of all, in each order; they are left out then.
@@ -93,6 +100,7 @@ class TaylorPotential(TaylorModel):
         self,
         derivatives: CrystalDerivatives,
         *,
+        elasticity: str | CauchyBornDerivatives = "invariant",
         threshold: float = 1e-6,
         missing_tolerance: float = 0.01,
         trust: float | None = None,
@@ -103,11 +111,13 @@ class TaylorPotential(TaylorModel):
         super().__init__(derivatives.crystal, missing_tolerance, trust, on_distrust)
         threshold = check_positive("threshold", threshold, zero=True)
         crystal = self.crystal
+        checked_elasticity(elasticity, crystal)
+        stress = np.zeros((3, 3))
         terms: list[list[Terms]] = [[] for _ in range(crystal.n_basis)]
         truncation: dict[int, float] = {}
         for j, radius in derivatives.cutoffs.items():
             tensors = symmetric_tensors(crystal, radius, derivatives.tensors[j])
-            cut = threshold * max((_block_norm(t) for t in tensors), default=0.0)
+            cut = threshold * max((float(block_norms(t).max(initial=0.0)) for t in tensors), default=0.0)
             truncation[j] = 0.0
             if j == 1:
                 kept = [np.where(np.linalg.norm(t, axis=1, keepdims=True) < cut, 0.0, t) for t in tensors]
@@ -115,6 +125,12 @@ class TaylorPotential(TaylorModel):
                 tensors, removed = without_forces(crystal, radius, kept)
                 log.info("forces on the perfect crystal, due to truncation, removed: %.2g eV/Å", removed)
                 cut = 0.0
+                stress = cell_sums(crystal, radius, tensors)[:9].reshape(3, 3)
+                stress = (stress + stress.T) / 2
+            if j < 3 or (isinstance(elasticity, CauchyBornDerivatives) and j in elasticity.with_basis):
+                tensors, lost = _without_small(tensors, cut)
+                truncation[j] = max(truncation[j], lost)
+                tensors, cut = _matched(crystal, radius, tensors, elasticity, stress), 0.0
             for a, tensor in enumerate(tensors):
                 packed, bound = pack(tensor, cut)
                 terms[a].append(packed)
@@ -149,6 +165,7 @@ class TaylorPotential(TaylorModel):
         order: int = 2,
         cutoff: float | Sequence[float] = 8.0,
         *,
+        elasticity: str = "invariant",
         threshold: float = 1e-6,
         missing_tolerance: float = 0.01,
         trust: float | None = None,
@@ -166,6 +183,9 @@ class TaylorPotential(TaylorModel):
         order : {2, 3, 4}
         cutoff : float or sequence of float
             Radius of the stencils (Å); one for all orders, or one per order, the first order first.
+        elasticity : {"invariant", "exact", "truncated"}
+            As for the class. "exact": as `qm` has them, by its method ``cauchy_born_derivatives``. Elastic
+            constants are then those of `qm` at any cutoff, at some cost in the phonons of short waves.
         threshold, missing_tolerance, trust, on_distrust
             See the class.
         progress : bool
@@ -176,12 +196,14 @@ class TaylorPotential(TaylorModel):
         ValueError
             Order or cutoff out of range; tensors that would not fit into memory (the message tells the size).
         TypeError
-            `qm` has no derivatives of site energies.
+            `qm` has no derivatives of site energies, or for ``elasticity="exact"`` none by deformation.
         """
         cutoffs = checked_cutoffs(crystal, order, (2, 3, 4), cutoff)
+        waves = cell_expansion(qm, crystal, min(order, 3), elasticity)
         derivatives = site_energy_expansion(qm, crystal, cutoffs, progress)
         return cls(
             derivatives,
+            elasticity=waves,
             threshold=threshold,
             missing_tolerance=missing_tolerance,
             trust=trust,
@@ -224,6 +246,10 @@ class TaylorPotential(TaylorModel):
             eV/Å^(j - 1) per radian.
         """
         return rotational_violation(self.crystal, self.cutoff, self._terms)
+
+    @property
+    def _site_energies(self) -> tuple[list[list[Terms]], np.ndarray, str]:
+        return self._terms, self.reference_energies, self.label
 
     def __repr__(self) -> str:
         cutoffs = ", ".join(f"{r:g}" for r in self.cutoffs.values())
@@ -330,9 +356,34 @@ class TaylorPotential(TaylorModel):
         self._tables = PolynomialTables(match, self._rho, self._shell)
 
 
-def _block_norm(tensor: np.ndarray) -> float:
-    """Largest norm of the blocks of one tuple of atoms."""
-    if not tensor.size:
-        return 0.0
-    directions = tuple(range(1, tensor.ndim, 2))
-    return float(np.sqrt((tensor**2).sum(axis=directions).max()))
+def _matched(
+    crystal: Crystal,
+    radius: float,
+    tensors: list[np.ndarray],
+    elasticity: str | CauchyBornDerivatives,
+    stress: np.ndarray,
+) -> list[np.ndarray]:
+    """Tensors of one order whose sums over the crystal are as `elasticity` says."""
+    if elasticity == "truncated":
+        return tensors
+    order = tensors[0].ndim // 2
+    if isinstance(elasticity, CauchyBornDerivatives):
+        wanted = elasticity.with_basis[order].copy()
+        if order == 1:
+            wanted[9:] = 0.0
+    else:
+        wanted = rotation_invariant(
+            order, cell_sums(crystal, radius, tensors), stress, spanned(crystal, radius)
+        )
+    return matched_site_tensors(crystal, radius, tensors, wanted)
+
+
+def _without_small(tensors: list[np.ndarray], cut: float) -> tuple[list[np.ndarray], float]:
+    """Blocks whose norm is below `cut` set to zero, and a bound as of :func:`pack`."""
+    out, bound = [], 0.0
+    for tensor in tensors:
+        order = tensor.ndim // 2
+        small = np.expand_dims(block_norms(tensor) < cut * (1 - 1e-6), tuple(range(1, 2 * order, 2)))
+        bound = max(bound, float(np.abs(np.where(small, tensor, 0.0)).sum()) / factorial(order))
+        out.append(np.where(small, 0.0, tensor))
+    return out, bound

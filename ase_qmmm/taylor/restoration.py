@@ -75,7 +75,7 @@ def rotational_violation(crystal: Crystal, cutoff: float, terms: list[list[Terms
     worst: dict[int, float] = {}
     for a, site in enumerate(terms):
         rho = crystal.stencil(a, cutoff)
-        by_degree = {t.degree: t for t in site}
+        by_degree = {t.degree: t for t in site if len(t.tuples)}
         for generator in generators:
             for j, t in by_degree.items():
                 parts = [_shifted(t, rho @ generator.T)]

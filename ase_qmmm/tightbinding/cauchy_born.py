@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..crystal import Crystal
-from ..taylor.cauchy_born import CauchyBornDerivatives, eliminated
+from ..taylor.cauchy_born import CauchyBornDerivatives, cell_derivatives
 from .calculator import TightBinding
 from .cell_expansion import CellExpansion
 from .derivatives import at_fermi_level
@@ -85,9 +85,7 @@ def cauchy_born_derivatives(
         # E = Omega + mu N is stationary in mu, so that mu is one more inner coordinate.
         tensors[0][-1] += n_electrons
         energy += mu * n_electrons
-    tensors = eliminated(tensors, 9)
-    shaped = {j: t.reshape((3,) * (2 * j)) for j, t in enumerate(tensors, start=1)}
-    return CauchyBornDerivatives(crystal, energy, shaped, relaxed, fixed_number, repr(calc))
+    return cell_derivatives(crystal, energy, tensors, relaxed, fixed_number, repr(calc))
 
 
 def _bounds(states: Sequence[Any]) -> tuple[float, float]:

@@ -270,7 +270,7 @@ def test_failed_write_keeps_the_old_file(tungsten, tmp_path, monkeypatch):
     def full(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("ase_qmmm.ace.files.os.fsync", full)
+    monkeypatch.setattr("ase_qmmm.files.os.fsync", full)
     with pytest.raises(OSError, match="no space left"):
         tungsten.save(path)
     assert path.read_bytes() == before

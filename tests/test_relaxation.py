@@ -12,7 +12,6 @@ from ase.build import bulk
 from mixing_fixtures import vacancy
 
 from ase_qmmm import Crystal, MatchError, Regions, StructureError, TightBinding
-from ase_qmmm.files import write_atomically
 from ase_qmmm.relaxation import (
     OPTIMIZERS,
     RelaxationFiles,
@@ -74,23 +73,6 @@ def test_input_is_not_changed_and_result_is_restartable(tmp_path):
     assert second["steps"] == 0
     # Positions went through a file with eight digits.
     assert second["fmax"] == pytest.approx(summary["fmax"], abs=1e-5)
-
-
-def test_atomic_write(tmp_path):
-    """The file is the old one or the new one; a failure leaves nothing behind."""
-    path = tmp_path / "summary.json"
-    write_atomically(path, lambda temporary: temporary.write_text("old", encoding="utf-8"))
-
-    def fail(temporary):
-        temporary.write_text("ne", encoding="utf-8")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_text(encoding="utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    write_atomically(path, lambda temporary: temporary.write_text("new", encoding="utf-8"))
-    assert path.read_text(encoding="utf-8") == "new"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..files import parse_json, write_atomically
 from .basis import ACEBasis
 
 __all__ = ["read_potential", "write_potential"]
@@ -39,19 +38,8 @@ def write_potential(
         "coefficients": coefficients.tolist(),
     }
     content["checksum"] = _checksum(content)
-    target = Path(path)
-    handle = tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-    )
-    try:
-        with handle as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, target)
-    except BaseException:
-        Path(handle.name).unlink(missing_ok=True)
-        raise
+    text = json.dumps(content, indent=1)
+    write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_potential(path: str | Path) -> tuple[ACEBasis, np.ndarray, dict[str, float]]:
@@ -63,8 +51,8 @@ def read_potential(path: str | Path) -> tuple[ACEBasis, np.ndarray, dict[str, fl
     if size > MAX_SIZE:
         raise ValueError(f"{source}: {size} bytes, more than any ACE model; is it the right file?")
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = parse_json(source.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{source}: not a whole JSON file ({error}); write it again with .save") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{source}: not a file of ACEPotential.save (no format {FORMAT!r})")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.io import write
 
 from ..errors import ChildCalculatorError, StructureError
+from ..files import write_atomically
 from ..parallel import TaskError, TaskPool
 from ..sites import SiteCalculator, SiteResult
 
@@ -177,11 +176,7 @@ class Children:
             atoms.set_array("weight", request.weights, float)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-            ) as file:
-                write(file, atoms, format="extxyz")
-            os.replace(file.name, path)
+            write_atomically(path, lambda temporary: write(temporary, atoms, format="extxyz"))
         except OSError as error:
             return f"; its structure could not be written to {path}: {error}"
         return f"; its structure is in {path}"

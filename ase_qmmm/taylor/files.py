@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from ..crystal import Crystal
+from ..files import parse_json, write_atomically
 from .polynomials import Terms
 
 __all__ = ["read_model", "terms_from_arrays", "terms_to_arrays", "write_model"]
@@ -47,15 +46,12 @@ def write_model(
         "header": np.array(json.dumps(full)),
     }
     arrays["checksum"] = np.array(_checksum(arrays))
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-        try:
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # by its name numpy would add a suffix
             np.savez_compressed(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+
+    write_atomically(path, write)
 
 
 def read_model(path: str | Path, kind: str) -> tuple[Crystal, dict[str, Any], dict[str, np.ndarray]]:
@@ -81,10 +77,10 @@ def read_model(path: str | Path, kind: str) -> tuple[Crystal, dict[str, Any], di
             raise
         raise ValueError(f"{path}: not a file of a Taylor model, or cut off or damaged ({error})") from error
     try:
-        header = json.loads(str(arrays["header"]))
+        header = parse_json(str(arrays["header"]))
         checksum = str(arrays.pop("checksum"))
         found = header["format"], header["version"], header["model"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a file of a Taylor model ({FORMAT!r})") from error
     if found[0] != FORMAT:
         raise ValueError(f"{path}: format {found[0]!r}, expected {FORMAT!r}")

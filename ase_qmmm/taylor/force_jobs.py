@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from ..errors import NumericsError
+from ..files import write_atomically
 from ..parallel import TaskError, TaskPool
 
 __all__ = ["ForceJobs"]
@@ -184,11 +184,10 @@ class ForceJobs:
     def _save(self, key: str, atoms: Atoms, energy: float, forces: np.ndarray) -> None:
         assert self.cache is not None
         self.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.cache, suffix=".tmp", delete=False) as file:
-            np.savez(file, format=FORMAT, key=key, energy=energy, forces=forces)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, self.cache / f"{key}.npz")
+        write_atomically(
+            self.cache / f"{key}.npz",
+            lambda temporary: np.savez(temporary, format=FORMAT, key=key, energy=energy, forces=forces),
+        )
 
 
 def _version(calc: CalculatorSource) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from ase.calculators.calculator import kpts2ndarray
 from ..components import connected_sets
 from ..crystal import Crystal
 from ..errors import StructureError
+from ..files import write_atomically
 from ..lattice_sites import lattice_sites
 from ..neighbours import neighbour_pairs, unwrap
 from .cluster_sites import crystal_sites, geometry_sites, near
@@ -329,8 +328,8 @@ def _load(path: Path) -> SelfEnergy | None:
 
 def _save(path: Path, found: SelfEnergy) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez(file, format=FORMAT, boundary=found.boundary, values=found.values, change=found.change)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+
+    def write(temporary: Path) -> None:
+        np.savez(temporary, format=FORMAT, boundary=found.boundary, values=found.values, change=found.change)
+
+    write_atomically(path, write)

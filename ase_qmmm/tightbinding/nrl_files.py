@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
 
+from ..files import parse_json
 from .nrl_validation import validate_set
 from .slater_koster import CHANNELS
 
@@ -97,8 +98,8 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError(f"{name}: a .par file holds one set, remove '#{chosen}'")
         return validate_set(read_par(text, name), name)
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{name}: not a JSON file ({error})") from error
     return validate_set(_one_set(data, chosen, name), f"{name}#{chosen}" if chosen else name)
 

@@ -21,7 +21,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.io import write
 
-from ..errors import ChildCalculatorError, StructureError
+from ..errors import ChildCalculatorError, StructureError, all_finite
 from ..parallel import TaskError, TaskPool
 from ..sites import SiteCalculator, SiteResult
 
@@ -198,7 +198,7 @@ def _problem(what: str, value: Any, n: int) -> str:
     if value is None or np.shape(value) != shape:
         given = "None" if value is None else f"of shape {np.shape(value)}"
         return f"{what} {given}, expected {shape}"
-    if not np.isfinite(value).all():
+    if not all_finite(np.asarray(value)):
         where = f" on atom {np.argwhere(~np.isfinite(value))[0][0]}" if what in ("forces", "energies") else ""
         return f"{what} not finite{where}"
     return ""

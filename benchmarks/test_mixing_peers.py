@@ -1,9 +1,11 @@
 """Force mixing against ase's ForceQMMM and matscipy's MCFM: time, memory, and error of the forces.
 
 1728 atoms of silicon; Kumagai's potential as quantum model, Stillinger and Weber's as far field. The quantum
-atoms are a ball of 6 Å, in the middle of the cell or about its corner, with a buffer as wide as the range of the
-quantum model: their forces are then exact, if the cluster is cut as it should be. MCFM counts its buffer in
-bonds, four of which are enough. Processor time in the two models is counted apart.
+atoms are a ball of 6 Å, in the middle of the cell or about its corner, with a buffer as wide as the range of
+the quantum model: their forces are then exact, if the cluster is cut as it should be. MCFM counts its buffer
+in bonds, four of which are enough. Processor time in the two models is counted apart.
+
+And what mixtures do themselves, by size, with models that return zeros at once.
 """
 
 import time
@@ -18,7 +20,7 @@ from matscipy.calculators.mcfm.calculator import MultiClusterForceMixingPotentia
 from matscipy.calculators.mcfm.neighbour_list_mcfm.neighbour_list_mcfm import NeighbourListMCFM
 from matscipy.calculators.mcfm.qm_cluster import QMCluster
 
-from ase_qmmm import ForceMixingCalculator, Regions
+from ase_qmmm import EnergyMixingCalculator, ForceMixingCalculator, Regions, SiteCalculator, SiteResult
 
 R_QM, R_BUFFER = 6.0, 6.7  # Å
 HOPS = 4
@@ -125,5 +127,50 @@ def test_peers(benchmark, silicon, code, place):
     ms = {name: round(1e3 * seconds, 1) for name, seconds in ms.items()}
     note(benchmark, len(atoms), qm_atoms=int(qm.sum()), **ms)
     print(
-        f"\n{benchmark.group}, {code}: {benchmark.extra_info}, least {benchmark.stats.stats.min * 1e3:.0f} ms"
+        f"\n{benchmark.group}, {code}: {benchmark.extra_info}"
     )
+
+
+class Nothing(SiteCalculator):
+    """No energy, no forces: what is left is the work of the mixture."""
+
+    cutoff = 5.0
+
+    def evaluate(self, atoms, weights=None):
+        n = len(atoms)
+        return SiteResult(0.0, np.zeros(n), np.zeros((n, 3)), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(
+    "cells", [6, 14, pytest.param(20, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("mixing", [ForceMixingCalculator, EnergyMixingCalculator])
+def test_own_work(benchmark, silicon, cells, mixing):
+    atoms = silicon.supercell(cells, cubic=True)
+    benchmark.group = f"own work of mixtures, {len(atoms)} Si atoms"
+    regions = Regions.from_distance(atoms, atoms.cell.sum(axis=0) / 2, 8.0, R_BUFFER)
+    tracemalloc.start()
+    calc = mixing(Nothing(), Nothing(), regions, cluster="open")
+    calc.get_property("forces", atoms)
+    first = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    atoms.positions += 1e-4
+    calc.get_property("forces", atoms)
+    held, later = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    own = []
+
+    def call():
+        begin = time.process_time()
+        calc.get_property("forces", atoms)
+        own.append(time.process_time() - begin)
+
+    def move():
+        atoms.positions += 1e-4
+        return (), {}
+
+    benchmark.pedantic(call, setup=move, rounds=10)
+    megabytes = {"first_peak_MB": first, "peak_MB": later, "held_MB": held}
+    megabytes = {name: round(size / 1e6, 1) for name, size in megabytes.items()}
+    note(benchmark, len(atoms), own_ms=round(1e3 * min(own), 2), **megabytes)
+    print(f"\n{benchmark.group}, {mixing.__name__}: {benchmark.extra_info}")

@@ -151,7 +151,7 @@ def carve(
             return [whole_cluster(system, qm)]
         else:
             if kind == "auto" and isinstance(box, str):
-                log.info("open cluster: %s", box)
+                log.info("no periodic box: %s", box)
             clusters.append(_open(system, qm, index, shifts, wrapped))
     return clusters
 

@@ -126,9 +126,7 @@ def test_peers(benchmark, silicon, code, place):
     ms = {"own_ms": min(own), "models_ms": min(children), "own_first_ms": first}
     ms = {name: round(1e3 * seconds, 1) for name, seconds in ms.items()}
     note(benchmark, len(atoms), qm_atoms=int(qm.sum()), **ms)
-    print(
-        f"\n{benchmark.group}, {code}: {benchmark.extra_info}"
-    )
+    print(f"\n{benchmark.group}, {code}: {benchmark.extra_info}")
 
 
 class Nothing(SiteCalculator):

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -219,36 +216,42 @@ def test_failing_child(which, fault, text, mixture, folder):
 
 
 class Killed(FinnisSinclair):
-    """Ends the process it runs in, unless that is the first one."""
+    """Ends the worker process it runs in, the first time only if there is a file `flag`."""
 
-    def __init__(self, parent):
+    def __init__(self, flag=None):
         super().__init__()
-        self.parent = parent
+        self.parent, self.flag = os.getpid(), flag
 
     def evaluate(self, atoms, weights=None):
-        if os.getpid() != self.parent:
+        if os.getpid() != self.parent and (self.flag is None or self.flag.exists()):
+            if self.flag is not None:
+                self.flag.unlink()
             os._exit(9)
         return super().evaluate(atoms, weights)
 
 
 @pytest.mark.slow
-def test_killed_worker(mixture):
-    """Workers that die lose no result: their tasks run again, in the end in this process."""
+@pytest.mark.parametrize("once", [True, False])
+def test_killed_worker(once, mixture, folder):
+    """A worker that dies once costs nothing; the call that always kills is named, and nothing is kept."""
     atoms = TUNGSTEN.supercell(7, cubic=True)
     atoms.rattle(0.05, seed=1)
     centres = np.array([np.zeros(3), atoms.cell.array.sum(axis=0) / 2])
     regions = Regions.from_distance(atoms, centres, 3.0, 2.9)
-    expected = forces(mixture(regions, cluster="open"), atoms)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        calc = mixture(regions, qm=Killed(os.getpid()), cluster="open", pool=TaskPool(executor))
-        try:
-            got = forces(calc, atoms)
-        except ChildCalculatorError as error:
-            assert "qm calculator (Killed" in str(error) and calc.results == {}
-        except BrokenProcessPool:
-            pytest.fail("the pool's own error came through")
+    options = {"cluster": "open", "crystal": TUNGSTEN}
+    expected = forces(mixture(regions, **options), atoms)
+    flag = folder / "flag"
+    with TaskPool(2, retries=1) as pool:
+        calc = mixture(regions, qm=Killed(flag if once else None), pool=pool, **options)
+        if once:
+            calc.prepare(atoms)
+            flag.touch()
+            assert np.abs(forces(calc, atoms) - expected).max() < 1e-10
+            assert not flag.exists()
         else:
-            assert np.abs(got - expected).max() < 1e-10
+            with pytest.raises(ChildCalculatorError, match=r"^qm calculator \(Killed"):
+                forces(calc, atoms)
+            assert calc.results == {}
 
 
 # -- used again ----------------------------------------------------------------------------------------------

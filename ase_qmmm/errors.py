@@ -68,6 +68,13 @@ def check_integer(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no element is NaN or infinite."""
+    # A finite sum proves it; the sum of finite numbers may overflow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
+
+
 def check_structure(atoms: Atoms) -> None:
     """Raise if `atoms` holds a position or a cell that is not finite, or a periodic cell that is singular.
 
@@ -80,7 +87,7 @@ def check_structure(atoms: Atoms) -> None:
     """
     if not isinstance(atoms, Atoms):
         raise TypeError(f"atoms: got {type(atoms).__name__}, expected ase.Atoms")
-    bad = np.argwhere(~np.isfinite(atoms.positions))
+    bad = np.zeros((0, 2)) if all_finite(atoms.positions) else np.argwhere(~np.isfinite(atoms.positions))
     if len(bad):
         i, axis = bad[0]
         raise StructureError(

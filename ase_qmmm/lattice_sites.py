@@ -80,6 +80,21 @@ def reduce_cells(cells: np.ndarray, periods: np.ndarray) -> np.ndarray:
     return reduced
 
 
+def _torn(match: StencilMatch, atoms: Atoms, sites: np.ndarray, bulk: np.ndarray) -> bool:
+    """Whether nearest neighbours in the bulk have sites (n, 3) that are none.
+
+    Around a dislocation the sites slip by its Burgers vector somewhere, though each is near its atom.
+    """
+    atom, slot = np.nonzero((match.neighbours >= 0) & bulk[:, None])
+    other = match.neighbours[atom, slot]
+    both = bulk[other]
+    atom, slot, other = atom[both], slot[both], other[both]
+    apart = sites[other] + match.shifts[atom, slot] @ atoms.cell.array - sites[atom]
+    wrong = apart - match.vectors[atom, slot]
+    limit = 0.5 * match.crystal.nearest_neighbour_distance
+    return bool(np.einsum("pc,pc->p", wrong, wrong).max(initial=0.0) > limit**2)
+
+
 def lattice_sites(match: StencilMatch, atoms: Atoms) -> LatticeSites | None:
     """Label all atoms with the sites of one lattice; None where no single lattice runs through them.
 
@@ -117,7 +132,7 @@ def lattice_sites(match: StencilMatch, atoms: Atoms) -> LatticeSites | None:
     cells = np.rint((shifted - origin) @ inverse).astype(int)
     sites = cells @ lattice + offsets[np.maximum(match.basis, 0)] + origin
     distance = np.linalg.norm(atoms.positions - sites, axis=1)
-    if distance[bulk].max() > 0.5 * near:
+    if distance[bulk].max() > 0.5 * near or _torn(match, atoms, sites, bulk):
         return None
     basis = np.where(good & (distance < 0.6 * near), match.basis, -1)
     # Of atoms that claim one site, the nearest gets it.

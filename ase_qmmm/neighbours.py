@@ -118,7 +118,12 @@ def unwrap(positions: np.ndarray, reference: np.ndarray, cell: np.ndarray, pbc: 
         return positions
     # Rows of the pseudo-inverse for the periodic vectors give their scaled coordinates.
     periodic = np.asarray(cell)[np.asarray(pbc)]
-    jumps = np.rint((positions - reference) @ np.linalg.pinv(periodic))
+    moved = positions - reference
+    to_scaled = np.linalg.pinv(periodic)
+    longest = float(np.linalg.norm(to_scaled, axis=0).max())
+    if np.sqrt(3) * max(moved.max(initial=0.0), -moved.min(initial=0.0)) * longest < 0.5:
+        return positions  # by Cauchy and Schwarz no scaled coordinate can round to a jump
+    jumps = np.rint(moved @ to_scaled)
     if not jumps.any():
         return positions
     unwrapped: np.ndarray = positions - jumps @ periodic

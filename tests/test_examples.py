@@ -183,3 +183,36 @@ def test_match_ace(monkeypatch, tmp_path, capsys):
     energies = next(line for line in text.splitlines() if line.startswith("  E order 2")).split()
     assert float(energies[5]) < 1e-3 and float(energies[6]) < 1e-3
     assert (tmp_path / "match.png").stat().st_size > 10_000
+
+
+def test_ghost_forces_script(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("ghost_forces")
+    picture = tmp_path / "ghost.png"
+    example.main(["--cells", "10", "--r-qm", "6.3", "--r-buffer", "9.2", "--output", str(picture)])
+    rows = capsys.readouterr().out.split("patch test")[1].splitlines()[1:6]
+    forces = {row[:32].strip(): float(row.split()[-2]) for row in rows}
+    assert forces.pop("energy, not corrected") > 1e-3
+    assert len(forces) == 4 and max(forces.values()) < 1e-10
+    assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_nve_drift_script(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    found = importlib.import_module("nve_drift").main(["--ps", "0.3", "--cells", "5", "3"])
+    assert len(found) == 10
+    kept = [values[1] for name, values in found.items() if "W: energy" in name]
+    lost = [values[1] for name, values in found.items() if "W: forces" in name]
+    assert max(kept) < min(lost)
+
+
+@pytest.mark.slow
+def test_w_vacancy_migration_script(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    found = importlib.import_module("w_vacancy_migration").main(
+        ["--cells", "5", "--images", "7", "--fmax", "0.03"]
+    )
+    barriers = [work for work, _ in found.values()]
+    assert np.ptp(barriers) < 2e-3
+    assert 1.7 < barriers[0] < 2.1

@@ -207,3 +207,18 @@ def test_reduce_cells(rng):
     assert np.array_equal(reduce_cells(cells, periods), reduce_cells(moved, periods))
     assert len(np.unique(reduce_cells(cells, periods), axis=0)) == 12
     assert np.array_equal(reduce_cells(cells, np.zeros((0, 3), int)), cells)
+
+
+@pytest.mark.parametrize("turns", [1, -1, 2])
+def test_a_screw_dislocation_is_no_lattice(turns):
+    """Each atom is within half a Burgers vector of a site, but the sites slip on the way around the line."""
+    crystal = Crystal(bulk("W", a=3.1652))
+    atoms = crystal.supercell(12, cubic=True)
+    atoms.positions -= atoms.cell.sum(axis=0) / 2 - [0.4, 0.5, 0.0]
+    x, y, _ = atoms.positions.T
+    angle, r = np.arctan2(y, x), np.hypot(x, y)
+    atoms = atoms[r < 17.0]
+    assert label(atoms, crystal) is not None or not len(atoms)
+    atoms.positions[:, 2] += turns * 3.1652 * angle[r < 17.0] / (2 * np.pi)
+    atoms.pbc = (False, False, True)
+    assert label(atoms, crystal) is None

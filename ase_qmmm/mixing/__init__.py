@@ -5,6 +5,7 @@ from .carving import Cluster
 from .energy_mixing import EnergyMixingCalculator
 from .force_mixing import ForceMixingCalculator
 from .moving import MovingRegions, RegionChange
+from .paths import PathEnergies, path_energies
 from .regions import Regions
 from .subtractive import SubtractiveMixingCalculator
 
@@ -14,7 +15,9 @@ __all__ = [
     "EnergyMixingCalculator",
     "ForceMixingCalculator",
     "MovingRegions",
+    "PathEnergies",
     "RegionChange",
     "Regions",
     "SubtractiveMixingCalculator",
+    "path_energies",
 ]

@@ -189,6 +189,8 @@ class MixingCalculator(Calculator):
         """Whether the atoms are near the positions at which the clusters were carved."""
         seen = self._seen.positions if self._strain is None else self._seen.positions @ self._strain.T
         moved = unwrap(atoms.positions, seen, atoms.cell.array, atoms.pbc) - seen
+        if 3 * _largest(moved) ** 2 <= 1.0:
+            return True
         if np.einsum("nc,nc->n", moved, moved).max(initial=0.0) > 1.0:
             log.info("an atom has moved by more than 1 Å: carving anew")
             return False
@@ -218,6 +220,7 @@ class MixingCalculator(Calculator):
         self._regions, self._weights = regions, weights
         self._mm_mask = self._mm_atoms(atoms)
         self._mm_rows = np.flatnonzero(self._mm_mask)
+        self._other_rows = np.flatnonzero(~self._mm_mask)
         clusters, self._qm_calcs = self._carved_clusters(atoms, used, sites, faulty)
         if len(clusters) > 1:
             log.info("%d separate clusters: %s", len(clusters), clusters)
@@ -353,6 +356,11 @@ class MixingCalculator(Calculator):
         if not isinstance(self.qm, SiteCalculator) or (cluster.kind == "whole" and not len(self._mm_rows)):
             return self.qm
         return self.qm.for_cluster(cluster.atoms, atoms, self.crystal)
+
+
+def _largest(values: np.ndarray) -> float:
+    """Largest absolute value, without a copy."""
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
 def buffer_width_of(atoms: Atoms, used: np.ndarray, members: np.ndarray, enough: float) -> float:

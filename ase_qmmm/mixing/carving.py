@@ -60,6 +60,7 @@ class Cluster:
     atoms: Atoms
     offsets: np.ndarray
     anchors: np.ndarray
+    _distinct: bool | None = None
 
     def update(self, system: Atoms) -> Atoms:
         """Bring the cluster to the positions of `system`, which may have been wrapped meanwhile."""
@@ -67,12 +68,21 @@ class Cluster:
         self.atoms.positions[:] = positions + self.offsets
         return self.atoms
 
+    def add_forces(self, forces: np.ndarray, own: np.ndarray) -> None:
+        """Add the forces `own` (m, 3) of the cluster to those of the system (n, 3), in place."""
+        if self._distinct is None:
+            self._distinct = len(np.unique(self.index)) == len(self.index)
+        if self._distinct:
+            forces[self.index] += own
+        else:  # a box may hold images of one atom
+            np.add.at(forces, self.index, own)
+
     def deformed(self, gradient: np.ndarray) -> Cluster:
         """The cluster of the system after the homogeneous deformation `gradient` (3, 3)."""
         atoms = self.atoms.copy()
         atoms.set_cell(atoms.cell.array @ gradient.T, scale_atoms=False)
         offsets, anchors = self.offsets @ gradient.T, self.anchors @ gradient.T
-        return Cluster(self.kind, self.index, self.qm, atoms, offsets, anchors)
+        return Cluster(self.kind, self.index, self.qm, atoms, offsets, anchors, self._distinct)
 
     def __repr__(self) -> str:
         if self.kind == "embedded":
@@ -141,7 +151,7 @@ def carve(
             return [whole_cluster(system, qm)]
         else:
             if kind == "auto" and isinstance(box, str):
-                log.info("open cluster: %s", box)
+                log.info("no periodic box: %s", box)
             clusters.append(_open(system, qm, index, shifts, wrapped))
     return clusters
 

@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.io import write
 
-from ..errors import ChildCalculatorError, StructureError
+from ..errors import ChildCalculatorError, StructureError, all_finite
 from ..files import write_atomically
 from ..parallel import TaskError, TaskPool
 from ..sites import SiteCalculator, SiteResult
@@ -72,7 +72,9 @@ def perform(request: Request) -> tuple[dict[str, Any], float]:
         values["energies"], values["forces"] = request.calc.evaluate_sites(request.atoms, request.sites)
     else:
         for name in request.properties:
-            values[name] = request.calc.get_property(name, request.atoms)
+            # What came along with the first one belongs to the same atoms: no second look at them.
+            held = getattr(request.calc, "results", {}) if values else {}
+            values[name] = held[name] if name in held else request.calc.get_property(name, request.atoms)
     return values, time.perf_counter() - begin
 
 
@@ -193,7 +195,7 @@ def _problem(what: str, value: Any, n: int) -> str:
     if value is None or np.shape(value) != shape:
         given = "None" if value is None else f"of shape {np.shape(value)}"
         return f"{what} {given}, expected {shape}"
-    if not np.isfinite(value).all():
+    if not all_finite(np.asarray(value)):
         where = f" on atom {np.argwhere(~np.isfinite(value))[0][0]}" if what in ("forces", "energies") else ""
         return f"{what} not finite{where}"
     return ""

@@ -250,11 +250,7 @@ class EnergyMixingCalculator(MixingCalculator):
         answers = self._children.ask_all(requests)
         for cluster, w, answer in zip(self.clusters, self._cluster_weights, answers, strict=True):
             result = answer["result"]
-            # Only a box might hold an atom twice; a slice of everything is faster.
-            if len(cluster.index) == n:
-                forces[cluster.index] += result.forces
-            else:
-                np.add.at(forces, cluster.index, result.forces)
+            cluster.add_forces(forces, result.forces)
             own = cluster.index[cluster.qm]
             free[own] += (w * result.energies)[cluster.qm]
             cold[own] += (w * _zero_kT(result))[cluster.qm]

@@ -219,8 +219,9 @@ class ForceMixingCalculator(MixingCalculator):
         self._check_buffer(system)
         w = self._weights
         mm_forces, mm_energies, mm_total = self._evaluate_mm(system)
-        forces = np.zeros((len(system), 3))
-        forces[self._mm_rows] = mm_forces[self._mm_rows]
+        # Most rows: a copy without the others is several times faster than choosing them.
+        forces = mm_forces.copy()
+        forces[self._other_rows] = 0.0
         layer = np.flatnonzero((w > 0) & (w < 1))
         forces[layer] *= (1 - w[layer])[:, None]
         additive = mm_energies is not None and all(map(has_sites, self._qm_calcs))

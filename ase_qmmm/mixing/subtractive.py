@@ -209,11 +209,11 @@ class SubtractiveMixingCalculator(MixingCalculator):
             if k < 0:
                 forces += sign * answer["forces"]
                 continue
-            index, links = self.clusters[k].index, self._current_links(k)
-            if links is not None and len(answer["forces"]) > len(index):
-                links.project(sign * answer["forces"], index, forces)
+            cluster, links = self.clusters[k], self._current_links(k)
+            if links is not None and len(answer["forces"]) > len(cluster.index):
+                links.project(sign * answer["forces"], cluster.index, forces)
             else:
-                np.add.at(forces, index, sign * answer["forces"])
+                cluster.add_forces(forces, sign * answer["forces"])
         forces[self._regions.frozen] = 0.0
         results: dict[str, Any] = {"forces": forces} | totals
         if stress:

@@ -1,20 +1,23 @@
-"""A preconditioner for relaxations: ASE's ``Exp``, factorised once."""
+"""Preconditioned relaxations: ASE's ``Exp`` factorised once, and LBFGS by forces alone."""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections import deque
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.optimize.optimize import Optimizer
 from ase.optimize.precon import Exp
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from .errors import check_integer, check_positive
 from .neighbours import neighbour_pairs
 
-__all__ = ["FactorisedExp"]
+__all__ = ["FactorisedExp", "PreconditionedLBFGS"]
 
 # Of mu, on the diagonal: keeps groups of atoms that are bound to nothing from making the matrix singular.
 RIDGE = 1e-6
@@ -98,6 +101,79 @@ class FactorisedExp(Exp):  # type: ignore[misc]  # ASE's classes have no types
         other = copy.copy(self)
         other._factors = None
         return other
+
+
+class PreconditionedLBFGS(Optimizer):  # type: ignore[misc]
+    """LBFGS with the Exp preconditioner as first inverse Hessian; it never asks for an energy.
+
+    ``PreconLBFGS`` searches along lines by the energy, whose last digits (1e-12 of a total energy) end it at
+    forces of about 1e-7 eV/Å, and which mixed forces do not have. This one takes whole steps, and converges to
+    the rounding of the forces.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    bond_range : float
+        See :class:`FactorisedExp`.
+    memory : int
+        Steps that are remembered.
+    maxstep : float
+        Å; a step that moves an atom further is shortened as a whole.
+    **options
+        As for ASE's optimisers: ``logfile``, ``trajectory`` ...
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from ase_qmmm import EAM
+    >>> from ase_qmmm.preconditioning import PreconditionedLBFGS
+    >>> atoms = bulk("W", a=3.165, cubic=True) * 4
+    >>> atoms.rattle(0.05, seed=1)
+    >>> atoms.calc = EAM("W-zhou04")
+    >>> PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-9)
+    True
+    """
+
+    def __init__(
+        self, atoms: Atoms, bond_range: float = 1.5, memory: int = 50, maxstep: float = 0.2, **options: Any
+    ) -> None:
+        self.precon = FactorisedExp(bond_range)
+        self.maxstep = check_positive("maxstep", maxstep, "Å")
+        self.memory = check_integer("memory", memory, 1)
+        super().__init__(atoms, **options)
+
+    def initialize(self) -> None:
+        """Forget the past (called by ASE)."""
+        self._pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=self.memory)
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def step(self, forces: np.ndarray | None = None) -> None:
+        """One step."""
+        atoms = self.atoms
+        gradient = -(atoms.get_forces() if forces is None else np.asarray(forces)).reshape(-1)
+        positions = atoms.get_positions().reshape(-1)
+        if self._last is not None:
+            s, y = positions - self._last[0], gradient - self._last[1]
+            curvature = float(s @ y)
+            # Where the curvature is negative the past says nothing about the minimum.
+            if curvature > 0:
+                self._pairs.append((s, y, curvature))
+            else:
+                self._pairs.clear()
+        self.precon.make_precon(atoms)
+        q, parts = gradient.copy(), []
+        for s, y, curvature in reversed(self._pairs):
+            parts.append(float(s @ q) / curvature)
+            q -= parts[-1] * y
+        q = self.precon.solve(q)
+        for (s, y, curvature), part in zip(self._pairs, reversed(parts), strict=True):
+            q += (part - float(y @ q) / curvature) * s
+        move = -q.reshape(-1, 3)
+        longest = float(np.linalg.norm(move, axis=1).max(initial=0.0))
+        if longest > self.maxstep:
+            move *= self.maxstep / longest
+        self._last = (positions, gradient)
+        atoms.set_positions(atoms.get_positions() + move)
 
 
 def _pairs(quantities: str, atoms: Atoms, cutoff: float, *_: Any) -> tuple[np.ndarray, ...]:

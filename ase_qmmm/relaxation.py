@@ -36,7 +36,7 @@ from .mixing.carving import CLUSTER_KINDS
 from .mixing.regions import defect_centres
 from .neighbours import unwrap
 from .plotting import plot_regions
-from .preconditioning import FactorisedExp
+from .preconditioning import FactorisedExp, PreconditionedLBFGS
 from .taylor import TaylorForces
 from .tightbinding import TightBinding, load_model, model_names
 
@@ -64,6 +64,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "bfgs": BFGS,
     "fire": FIRE,
     "precon-lbfgs": _precon_lbfgs,
+    "force-lbfgs": PreconditionedLBFGS,
 }
 
 

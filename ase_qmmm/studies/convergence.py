@@ -175,7 +175,7 @@ def convergence_study(
     r_buffer: float,
     fmax: float = 1e-4,
     steps: int = 300,
-    optimizer: str = "precon-lbfgs",
+    optimizer: str = "force-lbfgs",
     reference: Atoms | None = None,
     folder: str | Path | None = None,
     pool: TaskPool | None = None,
@@ -200,7 +200,8 @@ def convergence_study(
         eV/Å. Take it far below the forces that the errors to be seen come from.
     steps : int
         Most steps of one relaxation.
-    optimizer : {"precon-lbfgs", "lbfgs", "bfgs", "fire"}
+    optimizer : {"force-lbfgs", "precon-lbfgs", "lbfgs", "bfgs", "fire"}
+        The first is :class:`~ase_qmmm.preconditioning.PreconditionedLBFGS`, which no rounding of energies ends.
     reference : ase.Atoms, optional
         Geometry relaxed by `qm` before; with its calculator's energy, if any.
     folder : str or Path, optional

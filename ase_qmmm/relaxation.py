@@ -56,7 +56,9 @@ SUMMARY_VERSION = 1
 def _precon_lbfgs(atoms: Atoms, **options: Any) -> Any:
     """PreconLBFGS without Armijo's line search, which needs an energy that belongs to the forces."""
     # As by default, where fewer than 100 atoms go without a preconditioner, but with a warning.
-    return PreconLBFGS(atoms, use_armijo=False, precon=FactorisedExp() if len(atoms) >= 100 else None, **options)
+    return PreconLBFGS(
+        atoms, use_armijo=False, precon=FactorisedExp() if len(atoms) >= 100 else None, **options
+    )
 
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {

@@ -8,7 +8,7 @@ table 1): ``||Du - Du_H||`` falls as R_QM^-3, the energy as R_QM^-4 or faster; w
 Both sides share a periodic cell, and by default quantum calls see the whole cell, so that the radius of the
 quantum region is all that differs. ``--buffer`` (Å) carves clusters instead, as large systems need.
 
-Run ``python examples/convergence_toy_2d.py`` (some minutes on one core). ``--cells`` makes the cell larger,
+Run ``python examples/convergence_toy_2d.py`` (ten minutes and more on one core). ``--cells`` makes the cell larger,
 ``--radii`` sets the quantum regions, ``--order 2`` adds the next order, ``--folder`` keeps relaxed structures and
 resumes.
 """
@@ -32,7 +32,7 @@ from ase_qmmm.defects import divacancy
 from ase_qmmm.studies import Scheme, convergence_study
 
 KT = 0.3  # eV; at lower temperatures force constants reach further, and all lengths must grow with them
-RADII = [7.0, 8.5, 10.0, 12.0, 14.0, 17.0, 20.0]  # Å
+RADII = [8.5, 10.0, 12.0, 14.0, 17.0, 20.0, 24.0]  # Å
 CUTOFF = 16.0  # Å, where force constants have fallen to 1e-7 of the largest
 HIGHER_CUTOFF = {"force": 8.2, "energy": 5.5}  # Å, of the last order
 
@@ -46,7 +46,7 @@ def main(arguments=None):
     parser.add_argument("--order", type=int, default=1, choices=(1, 2), help="highest order of the forces")
     parser.add_argument("--buffer", type=float, help="width (Å); default: quantum calls see the whole cell")
     parser.add_argument("--fit-from", type=float, default=8.0, help="smallest radius of the fits (Å)")
-    parser.add_argument("--fmax", type=float, default=1e-7, help="eV/Å")
+    parser.add_argument("--fmax", type=float, default=1e-8, help="eV/Å")
     parser.add_argument("--folder", type=Path, help="for relaxed structures; resumes from there")
     parser.add_argument("--output", default="convergence_toy_2d", help="prefix of the table and the picture")
     options = parser.parse_args(arguments)

@@ -3,11 +3,11 @@
 The embedded-atom potential of Zhou et al. (2004) treats the core, Taylor forces matched to it the rest of a
 cylinder with a frozen rim. With ``--radius 400`` that are 100 000 atoms:
 
-    python examples/tungsten_edge_relaxation.py --radius 60 --optimizers precon-lbfgs exp lbfgs fire
+    python examples/tungsten_edge_relaxation.py --radius 60 --optimizers force-lbfgs precon-lbfgs exp lbfgs fire
     python examples/tungsten_edge_relaxation.py --radius 400
 
-``precon-lbfgs`` is the optimiser of ``ase-qmmm relax``: ASE's PreconLBFGS with the Exp preconditioner, factorised
-once. ``exp`` is the same with ASE's own Exp.
+``force-lbfgs`` is ``ase_qmmm.preconditioning.PreconditionedLBFGS``, ``precon-lbfgs`` the optimiser of ``ase-qmmm
+relax``: ASE's PreconLBFGS with the Exp preconditioner factorised once; ``exp`` is the same with ASE's own Exp.
 """
 
 import argparse
@@ -47,9 +47,7 @@ def main(arguments=None):
     parser.add_argument("--order", type=int, default=2, choices=(1, 2), help="of the Taylor forces")
     parser.add_argument("--fmax", type=float, default=1e-3, help="eV/Å")
     parser.add_argument("--steps", type=int, default=3000, help="most steps")
-    parser.add_argument(
-        "--optimizers", nargs="+", default=["precon-lbfgs"], choices=["precon-lbfgs", "exp", "lbfgs", "fire"]
-    )
+    parser.add_argument("--optimizers", nargs="+", default=["force-lbfgs"], choices=[*OPTIMIZERS, "exp"])
     options = parser.parse_args(arguments)
 
     qm = EAM("W-zhou04")

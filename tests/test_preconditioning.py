@@ -30,7 +30,9 @@ def test_solves_with_the_matrix_of_ase(atoms, rng, fixed):
     theirs.make_precon(atoms)
     x = rng.normal(size=3 * len(atoms))
     # Apart from the ridge of 1e-6 mu, which matters where a matrix is nearly singular.
-    assert np.allclose(own.solve(x), theirs.solve(x), rtol=0, atol=100 * RIDGE * np.abs(theirs.solve(x)).max())
+    assert np.allclose(
+        own.solve(x), theirs.solve(x), rtol=0, atol=100 * RIDGE * np.abs(theirs.solve(x)).max()
+    )
     assert np.allclose(own.Pdot(own.solve(x)), x, atol=1e-4)
     assert np.allclose(own.copy().solve(x), own.solve(x))
 

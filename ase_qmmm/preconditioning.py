@@ -23,7 +23,7 @@ __all__ = ["FactorisedExp", "PreconditionedLBFGS"]
 RIDGE = 1e-6
 
 
-class FactorisedExp(Exp):  # type: ignore[misc]  # ASE's classes have no types
+class FactorisedExp(Exp):
     """ASE's ``Exp`` preconditioner [1]_, ``P_ij = -mu exp(-A (r_ij / r_NN - 1))``, with a kept factorisation.
 
     The matrix is the same for x, y and z, and is made anew only when an atom has moved by half a bond in one
@@ -84,7 +84,8 @@ class FactorisedExp(Exp):  # type: ignore[misc]  # ASE's classes have no types
     def solve(self, x: np.ndarray) -> np.ndarray:
         """``P^-1 x`` for (3n,) values."""
         if self._factors is None:
-            block = self.P[::3, ::3]
+            matrix: Any = self.P
+            block = matrix[::3, ::3]
             block = block + sparse.identity(block.shape[0]) * (RIDGE * self.mu)
             # Symmetric and diagonally dominant: no pivoting, and an order that keeps the symmetry.
             self._factors = splu(
@@ -103,12 +104,12 @@ class FactorisedExp(Exp):  # type: ignore[misc]  # ASE's classes have no types
         return other
 
 
-class PreconditionedLBFGS(Optimizer):  # type: ignore[misc]
+class PreconditionedLBFGS(Optimizer):
     """LBFGS with the Exp preconditioner as first inverse Hessian; it never asks for an energy.
 
     ``PreconLBFGS`` searches along lines by the energy, whose last digits (1e-12 of a total energy) end it at
-    forces of about 1e-7 eV/Å, and which mixed forces do not have. This one takes whole steps, and converges to
-    the rounding of the forces.
+    forces of about 1e-7 eV/Å, and which mixed forces do not have. This one takes whole steps, and converges
+    to the rounding of the forces.
 
     Parameters
     ----------

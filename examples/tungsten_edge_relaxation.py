@@ -3,11 +3,13 @@
 The embedded-atom potential of Zhou et al. (2004) treats the core, Taylor forces matched to it the rest of a
 cylinder with a frozen rim. With ``--radius 400`` that are 100 000 atoms:
 
-    python examples/tungsten_edge_relaxation.py --radius 60 --optimizers force-lbfgs precon-lbfgs exp lbfgs fire
+    python examples/tungsten_edge_relaxation.py --radius 60 --optimizers force-lbfgs precon-lbfgs exp fire
     python examples/tungsten_edge_relaxation.py --radius 400
 
-``force-lbfgs`` is ``ase_qmmm.preconditioning.PreconditionedLBFGS``, ``precon-lbfgs`` the optimiser of ``ase-qmmm
-relax``: ASE's PreconLBFGS with the Exp preconditioner factorised once; ``exp`` is the same with ASE's own Exp.
+``force-lbfgs`` is ``ase_qmmm.preconditioning.PreconditionedLBFGS``, ``precon-lbfgs`` the optimiser of
+``ase-qmmm
+relax``: ASE's PreconLBFGS with the Exp preconditioner factorised once; ``exp`` is the same with ASE's own
+Exp.
 """
 
 import argparse
@@ -85,7 +87,8 @@ def main(arguments=None):
         rows.append((name, optimizer.nsteps, calc.calls, cpu, wall, converged))
         state = "converged" if converged else "NOT converged"
         print(
-            f"{name:12s} {optimizer.nsteps:5d} steps, {calc.calls:5d} force calls, {cpu:.1f} s of processor time "
+            f"{name:12s} {optimizer.nsteps:5d} steps, {calc.calls:5d} force calls, "
+            f"{cpu:.1f} s on the processor "
             f"({first:.1f} s the first call), {wall:.1f} s in all: {state}, fmax {force:.1e} eV/Å",
             flush=True,
         )

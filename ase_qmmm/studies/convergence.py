@@ -142,8 +142,8 @@ class ConvergenceStudy:
         ----------
         path : str or Path, optional
         slopes, energy_slopes : mapping of str to float, optional
-            Exponents to draw as dashed lines, by label; the name of a scheme draws through its last point. The
-            second are those of the energy error.
+            Exponents to draw as dashed lines, by label; the name of a scheme draws through its last point.
+            The second are those of the energy error.
         """
         from .plots import plot_convergence
 
@@ -201,7 +201,8 @@ def convergence_study(
     steps : int
         Most steps of one relaxation.
     optimizer : {"force-lbfgs", "precon-lbfgs", "lbfgs", "bfgs", "fire"}
-        The first is :class:`~ase_qmmm.preconditioning.PreconditionedLBFGS`, which no rounding of energies ends.
+        The first is :class:`~ase_qmmm.preconditioning.PreconditionedLBFGS`; rounding of energies does
+        not end it.
     reference : ase.Atoms, optional
         Geometry relaxed by `qm` before; with its calculator's energy, if any.
     folder : str or Path, optional

@@ -66,8 +66,10 @@ def plot_convergence(
 
 
 def _draw_slopes(axes: Any, slopes: Mapping[str, float]) -> None:
-    """Dashed lines of given exponents: through the last point of the scheme that a label names, in its colour,
-    else through the first point of the first curve."""
+    """Dashed lines of given exponents.
+
+    Through the last point of the scheme that a label names, else through the first point of all.
+    """
     curves = {line.get_label(): line for line in axes.lines}
     first = next(iter(curves.values()), None)
     if first is None:

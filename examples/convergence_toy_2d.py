@@ -1,20 +1,17 @@
 """How fast do mixtures converge? A di-vacancy of the papers' toy tight binding on the triangular lattice.
 
 The setting of figure 3 of QM/MM for crystalline defects, part 2: two dimensions, a di-vacancy, one s
-orbital per
-atom. Force mixing with Taylor forces of order K_F = 1 and energy mixing with Taylor site energies of order
-K_E = 2 are compared with tight binding for all atoms, at the chemical potential of the crystal. Theory
-(part 2,
-table 1): ``||Du - Du_H||`` falls as R_QM^-3, the energy as R_QM^-4 or faster; with one order more as R_QM^-5.
+orbital per atom. Force mixing with Taylor forces of order K_F = 1 and energy mixing with Taylor site
+energies of order K_E = 2 are compared with tight binding for all atoms, at the chemical potential of the
+crystal. Theory (part 2, table 1): ``||Du - Du_H||`` falls as R_QM^-3, the energy as R_QM^-4 or faster; with
+one order more as R_QM^-5.
 
 Both sides share a periodic cell, and by default quantum calls see the whole cell, so that the radius of the
 quantum region is all that differs. ``--buffer`` (Å) carves clusters instead, as large systems need.
 
-Run ``python examples/convergence_toy_2d.py`` (ten minutes and more on one core). ``--cells`` makes the
-cell larger,
-``--radii`` sets the quantum regions, ``--order 2`` adds the next order, ``--folder`` keeps relaxed
-structures and
-resumes.
+Run ``python examples/convergence_toy_2d.py`` (ten minutes and more on one core). ``--cells`` makes the cell
+larger, ``--radii`` sets the quantum regions, ``--order 2`` adds the next order, ``--folder`` keeps relaxed
+structures and resumes.
 """
 
 import argparse

@@ -1,17 +1,15 @@
 """How fast do mixtures converge? Vacancy and edge dislocation in tungsten, Taylor models of several orders.
 
 The setting of the papers' first example (QM/MM for crystalline defects, part 3, section 4.2): an
-embedded-atom
-potential stands for the quantum model, so that the exact answer is cheap. Against it stand
+embedded-atom potential stands for the quantum model, so that the exact answer is cheap. Against it stand
 
 - force mixing with Taylor forces of order K_F = 1, 2;
 - energy mixing with Taylor site energies of order K_E = 2, 3, which have no ghost forces to correct: their
   first derivatives at the crystal are exact.
 
 Buffers and stencils hold the whole range of the potential, and both sides share the far field (a periodic
-cell,
-or a frozen rim for the dislocation): what is seen is the radius of the quantum region. Theory (part 3,
-table 1):
+cell, or a frozen rim for the dislocation): what is seen is the radius of the quantum region. Theory (part
+3, table 1):
 
 =========================  =============  =============
 case                       K_F 1, K_E 2   K_F 2, K_E 3
@@ -22,9 +20,8 @@ case                       K_F 1, K_E 2   K_F 2, K_E 3
 =========================  =============  =============
 
 Run ``python examples/convergence_tungsten.py vacancy-2d`` (or one of the other cases; one to four minutes
-each
-on one core). ``--size`` makes the far field larger, ``--radii`` sets the quantum regions, ``--folder`` keeps
-relaxed structures and resumes.
+each on one core). ``--size`` makes the far field larger, ``--radii`` sets the quantum regions, ``--folder``
+keeps relaxed structures and resumes.
 """
 
 import argparse

@@ -7,9 +7,8 @@ cylinder with a frozen rim. With ``--radius 400`` that are 100 000 atoms:
     python examples/tungsten_edge_relaxation.py --radius 400
 
 ``force-lbfgs`` is ``ase_qmmm.preconditioning.PreconditionedLBFGS``, ``precon-lbfgs`` the optimiser of
-``ase-qmmm
-relax``: ASE's PreconLBFGS with the Exp preconditioner factorised once; ``exp`` is the same with ASE's own
-Exp.
+``ase-qmmm relax``: ASE's PreconLBFGS with the Exp preconditioner factorised once; ``exp`` is the same with
+ASE's own Exp.
 """
 
 import argparse

@@ -52,7 +52,6 @@ def test_large_edge(capsys):
     assert "force calls" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_core_of_the_edge_does_not_feel_the_rim():
     """Relaxed by the potential alone: cylinders of 60 and 100 Å agree within 0.01 Å near the core."""
     calc, crystal, constants = tungsten()

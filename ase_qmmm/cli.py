@@ -38,6 +38,7 @@ class OptimizerName(enum.StrEnum):
     bfgs = "bfgs"
     fire = "fire"
     precon_lbfgs = "precon-lbfgs"
+    force_lbfgs = "force-lbfgs"
 
 
 def _read(path: Path) -> Any:

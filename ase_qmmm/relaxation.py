@@ -36,6 +36,7 @@ from .mixing.carving import CLUSTER_KINDS
 from .mixing.regions import defect_centres
 from .neighbours import unwrap
 from .plotting import plot_regions
+from .preconditioning import FactorisedExp, PreconditionedLBFGS
 from .taylor import TaylorForces
 from .tightbinding import TightBinding, load_model, model_names
 
@@ -55,7 +56,9 @@ SUMMARY_VERSION = 1
 def _precon_lbfgs(atoms: Atoms, **options: Any) -> Any:
     """PreconLBFGS without Armijo's line search, which needs an energy that belongs to the forces."""
     # As by default, where fewer than 100 atoms go without a preconditioner, but with a warning.
-    return PreconLBFGS(atoms, use_armijo=False, precon="Exp" if len(atoms) >= 100 else None, **options)
+    return PreconLBFGS(
+        atoms, use_armijo=False, precon=FactorisedExp() if len(atoms) >= 100 else None, **options
+    )
 
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -63,6 +66,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "bfgs": BFGS,
     "fire": FIRE,
     "precon-lbfgs": _precon_lbfgs,
+    "force-lbfgs": PreconditionedLBFGS,
 }
 
 

@@ -122,3 +122,32 @@ def test_not_converged_is_named(case):
     with pytest.raises(TaskError, match="not converged in 1 steps") as failure:
         study(case, radii=[3.0], steps=1)
     assert isinstance(failure.value.__cause__, NumericsError)
+
+
+def test_builders_mark_the_far_field(case):
+    atoms, qm, schemes, centre = case
+    marked = atoms.copy()
+    marked.set_array("frozen", np.linalg.norm(atoms.positions - centre, axis=1) > 6.5)
+    found = study((marked, qm, schemes, centre), radii=[3.0])
+    fixed = marked.arrays["frozen"]
+    assert np.array_equal(found.relaxed["force mixing", 3.0].positions[fixed], atoms.positions[fixed])
+    assert np.array_equal(found.reference.positions[fixed], atoms.positions[fixed])
+
+
+@pytest.mark.parametrize("radius", [9.0, 17.5])
+def test_column_of_vacancies(radius):
+    """Clusters that a thin periodic axis spreads over many cells: the load of their surface is that of the
+    crystal without the vacancy, and the first forces are those of the quantum model."""
+    from ase.build import bulk
+
+    from ase_qmmm import EAM, Crystal, ForceMixingCalculator, Regions, TaylorForces
+    from ase_qmmm.defects import vacancy
+
+    qm = EAM("W-zhou04")
+    crystal = Crystal(bulk("W", a=3.1648494))
+    atoms = vacancy(crystal, (24, 24, 1))
+    mm = TaylorForces.from_calculator(qm, crystal, order=1, cutoff=8.0)
+    regions = Regions.from_distance(atoms, atoms.info["core"], radius, 2 * qm.cutoff)
+    mixture = ForceMixingCalculator(qm, mm, regions, cluster="open")
+    error = np.abs(mixture.get_forces(atoms) - qm.evaluate(atoms).forces)[regions.qm]
+    assert error.max() < 1e-6  # eV/Å

@@ -160,9 +160,16 @@ def vacancy_energy(calc, crystal, n):
     return atoms.get_potential_energy() - (sites - 1) / sites * calc.evaluate(perfect).energy
 
 
-@pytest.mark.parametrize(("n", "energy"), [(6, 3.575270), pytest.param(8, 3.575005, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("n", "energy"),
+    [
+        (6, 3.575270),
+        pytest.param(8, 3.575005, marks=pytest.mark.slow),
+        pytest.param(10, 3.574969, marks=pytest.mark.slow),
+    ],
+)
 def test_vacancy_of_tungsten(files, n, energy):
-    """431 and 1023 atoms, fixed cell; LAMMPS and matscipy."""
+    """431, 1023 and 1999 atoms, fixed cell; LAMMPS and matscipy."""
     crystal = Crystal(bulk("W", a=3.1648494))
     assert vacancy_energy(EAM(files["W"], interpolation="lammps"), crystal, n) == pytest.approx(
         energy, abs=2e-6

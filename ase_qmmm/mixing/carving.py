@@ -16,6 +16,7 @@ from itertools import product
 
 import numpy as np
 from ase import Atoms
+from ase.geometry import wrap_positions
 from scipy.spatial import cKDTree
 
 from ..boxes import BoxFrame, fill_box, images_near
@@ -329,18 +330,21 @@ def filled_cluster(
     # axis of the cluster are one site, and neighbours there may be images themselves.
     crystal = sites.crystal
     near = 1.2 * crystal.nearest_neighbour_distance
-    periodic = cluster.atoms.pbc
-    copies = [(-1, 0, 1) if p else (0,) for p in periodic]
-    tree = cKDTree(
-        np.concatenate([positions + np.array(c) @ cluster.atoms.cell.array for c in product(*copies)])
-    )
+    # Atoms may stand many cells apart along such an axis.
+    periodic, cell = cluster.atoms.pbc, cluster.atoms.cell.complete().array
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    reach = np.where(periodic, np.ceil(near / heights), 0).astype(int)
+    copies = product(*(range(-n, n + 1) for n in reach))
+    inside = wrap_positions(positions, cell, pbc=periodic)
+    tree = cKDTree(np.concatenate([inside + np.array(c) @ cell for c in copies]))
     # System coordinates of the cluster's middle, up to the lattice translation in the first offset.
     centre = positions.mean(axis=0) - cluster.offsets[0]
     images, _ = images_near(system, sites.vacant_positions, centre, system.pbc & ~periodic)
     vacant = enumerate(zip(images + cluster.offsets[0], sites.vacant_basis, strict=True))
     for number, (candidates, b) in vacant:
         size = len(crystal.stencil(int(b), near))
-        counts = np.array([len(found) for found in tree.query_ball_point(candidates, near)])
+        places = wrap_positions(candidates, cell, pbc=periodic)
+        counts = np.array([len(found) for found in tree.query_ball_point(places, near)])
         for image in candidates[counts > size / 2]:
             atoms += Atoms(numbers=[crystal.numbers[b]], positions=[image])
             filled.append(number)

@@ -111,7 +111,7 @@ def ghost_load(
         does no work.
     """
     if sites is None:
-        forces = _hybrid_forces(hybrid, atoms) - _mixed_forces(hybrid, atoms)
+        forces = _hybrid_forces(hybrid, atoms) - _mixed_forces(hybrid, atoms, frozen)
         reference = atoms.positions.copy()
     else:
         forces = _crystal_forces(hybrid, atoms, sites)
@@ -201,8 +201,11 @@ def _hybrid_forces(hybrid: Hybrid, atoms: Atoms) -> np.ndarray:
     return forces
 
 
-def _mixed_forces(hybrid: Hybrid, atoms: Atoms) -> np.ndarray:
-    """Forces (n, 3) of force mixing at `atoms`; those of each model on its own atoms are genuine."""
+def _mixed_forces(hybrid: Hybrid, atoms: Atoms, frozen: np.ndarray) -> np.ndarray:
+    """Forces (n, 3) of force mixing at `atoms`; those of each model on its own atoms are genuine.
+
+    Frozen atoms, whose stencils may reach beyond the rim, have none.
+    """
     forces = np.zeros((len(atoms), 3))
     requests = [
         Request("qm", calc, cluster.update(atoms).copy(), sites=cluster.qm)
@@ -212,7 +215,7 @@ def _mixed_forces(hybrid: Hybrid, atoms: Atoms) -> np.ndarray:
     for cluster, answer in zip(hybrid.clusters, hybrid.children.ask_all(requests), strict=True):
         rows = cluster.index[cluster.qm]
         forces[rows] += w[rows, None] * answer["forces"][cluster.qm]
-    asked = hybrid.mm_weights > 0
+    asked = (hybrid.mm_weights > 0) & ~frozen
     if asked.any():
         answer = hybrid.children.ask(Request("mm", hybrid.mm, atoms, sites=asked))
         forces[asked] += (1 - w[asked])[:, None] * answer["forces"][asked]

@@ -130,18 +130,24 @@ class ConvergenceStudy:
         ]
         return "\n".join(lines)
 
-    def plot(self, path: str | Path | None = None, slopes: Mapping[str, float] | None = None) -> Any:
+    def plot(
+        self,
+        path: str | Path | None = None,
+        slopes: Mapping[str, float] | None = None,
+        energy_slopes: Mapping[str, float] | None = None,
+    ) -> Any:
         """Errors against the radius, logarithmic; returns the figure, and writes it to `path` if given.
 
         Parameters
         ----------
         path : str or Path, optional
-        slopes : mapping of str to float, optional
-            Exponents to draw as dashed lines, by label.
+        slopes, energy_slopes : mapping of str to float, optional
+            Exponents to draw as dashed lines, by label; the name of a scheme draws through its last point.
+            The second are those of the energy error.
         """
         from .plots import plot_convergence
 
-        return plot_convergence(self.table, path, slopes)
+        return plot_convergence(self.table, path, slopes, energy_slopes)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def convergence_study(
     r_buffer: float,
     fmax: float = 1e-4,
     steps: int = 300,
-    optimizer: str = "precon-lbfgs",
+    optimizer: str = "force-lbfgs",
     reference: Atoms | None = None,
     folder: str | Path | None = None,
     pool: TaskPool | None = None,
@@ -179,7 +185,8 @@ def convergence_study(
     Parameters
     ----------
     atoms : ase.Atoms
-        The defect before relaxation (the predictor). Atoms held by ``FixAtoms`` are the far field.
+        The defect before relaxation (the predictor). Atoms held by ``FixAtoms``, or marked in the array
+        ``frozen`` as by :mod:`ase_qmmm.defects`, are the far field.
     qm : ase.calculators.calculator.Calculator
     schemes : mapping of str to Scheme
         By the name that the table shows.
@@ -193,7 +200,9 @@ def convergence_study(
         eV/Å. Take it far below the forces that the errors to be seen come from.
     steps : int
         Most steps of one relaxation.
-    optimizer : {"precon-lbfgs", "lbfgs", "bfgs", "fire"}
+    optimizer : {"force-lbfgs", "precon-lbfgs", "lbfgs", "bfgs", "fire"}
+        The first is :class:`~ase_qmmm.preconditioning.PreconditionedLBFGS`; rounding of energies does
+        not end it.
     reference : ase.Atoms, optional
         Geometry relaxed by `qm` before; with its calculator's energy, if any.
     folder : str or Path, optional
@@ -232,12 +241,14 @@ def convergence_study(
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     frozen = _fixed(atoms)
+    start = atoms.copy()
+    start.set_constraint(FixAtoms(mask=frozen) if frozen.any() else None)
 
     def task(name: str, calc: Calculator) -> _Task:
         label = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")
         path = None if place is None else place / f"{label}.extxyz"
         digest = _digest(atoms, frozen, calc, fmax, optimizer)
-        return _Task(name, atoms.copy(), calc, fmax, steps, optimizer, path, digest)
+        return _Task(name, start.copy(), calc, fmax, steps, optimizer, path, digest)
 
     tasks, keys, counts = [], [], []
     if reference is None:
@@ -245,7 +256,7 @@ def convergence_study(
     for name, scheme in schemes.items():
         for r in sizes:
             inside = Regions.from_distance(atoms, centre, r, r_buffer)
-            regions = Regions(inside.qm & ~frozen, inside.buffer & ~frozen, frozen if frozen.any() else None)
+            regions = Regions(inside.qm & ~frozen, inside.buffer, frozen if frozen.any() else None)
             calc = scheme.mixing(qm, scheme.mm, regions, **scheme.options)
             tasks.append(task(f"{name} {r:.4g}", calc))
             keys.append((name, r))
@@ -274,7 +285,7 @@ def convergence_study(
 
 
 def _fixed(atoms: Atoms) -> np.ndarray:
-    mask = np.zeros(len(atoms), dtype=bool)
+    mask: np.ndarray = np.array(atoms.arrays.get("frozen", np.zeros(len(atoms))), dtype=bool)
     for constraint in atoms.constraints:
         if not isinstance(constraint, FixAtoms):
             raise ValueError(f"atoms: constraint {type(constraint).__name__}; only FixAtoms is understood")

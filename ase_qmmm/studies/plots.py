@@ -14,7 +14,10 @@ __all__ = ["plot_convergence"]
 
 
 def plot_convergence(
-    table: np.ndarray, path: str | Path | None = None, slopes: Mapping[str, float] | None = None
+    table: np.ndarray,
+    path: str | Path | None = None,
+    slopes: Mapping[str, float] | None = None,
+    energy_slopes: Mapping[str, float] | None = None,
 ) -> Any:
     """Errors of :class:`ConvergenceStudy` against the radius of the quantum region; returns the figure.
 
@@ -24,8 +27,9 @@ def plot_convergence(
         Of the study.
     path : str or Path, optional
         Save there.
-    slopes : mapping of str to float, optional
-        Exponents to draw as dashed lines, by label.
+    slopes, energy_slopes : mapping of str to float, optional
+        Exponents to draw as dashed lines, by label; the name of a scheme draws through its last point. The
+        second are those of the energy error.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -48,7 +52,7 @@ def plot_convergence(
                 axes.plot(rows["r_qm"][shown], values[shown], "o-", color=colour, label=name, ms=4)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _draw_slopes(axes, slopes or {})
+        _draw_slopes(axes, (slopes if column == "error" else energy_slopes) or {})
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(np.unique(table["r_qm"]))
@@ -62,11 +66,21 @@ def plot_convergence(
 
 
 def _draw_slopes(axes: Any, slopes: Mapping[str, float]) -> None:
-    """Dashed lines of given exponents through the first point of the first curve."""
-    if not axes.lines:
+    """Dashed lines of given exponents.
+
+    Through the last point of the scheme that a label names, else through the first point of all.
+    """
+    curves = {line.get_label(): line for line in axes.lines}
+    first = next(iter(curves.values()), None)
+    if first is None:
         return
-    x, y = axes.lines[0].get_data()
-    ends = np.array([x[0], x[-1]])
     for label, slope in slopes.items():
-        axes.plot(ends, y[0] * (ends / x[0]) ** slope, "--", color="#777777", lw=0.9)
-        axes.annotate(label, (ends[-1], y[0] * (ends[-1] / x[0]) ** slope), fontsize="small", color="#777777")
+        own = curves.get(label)
+        x, y = (own or first).get_data()
+        at = -1 if own else 0
+        ends = np.array([x[0], x[-1]])
+        values = y[at] * (ends / x[at]) ** slope
+        colour = own.get_color() if own else "#777777"
+        axes.plot(ends, values, "--", color=colour, lw=0.9)
+        text, place = (f"{slope:g}", 0) if own else (label, 1)
+        axes.annotate(text, (ends[place], values[place]), fontsize="small", color=colour)

@@ -1,0 +1,195 @@
+"""Preconditioned relaxations: ASE's ``Exp`` factorised once, and LBFGS by forces alone."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import deque
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.optimize.optimize import Optimizer
+from ase.optimize.precon import Exp
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from .errors import check_integer, check_positive
+from .neighbours import neighbour_pairs
+
+__all__ = ["FactorisedExp", "PreconditionedLBFGS"]
+
+# Of mu, on the diagonal: keeps groups of atoms that are bound to nothing from making the matrix singular.
+RIDGE = 1e-6
+
+
+class FactorisedExp(Exp):
+    """ASE's ``Exp`` preconditioner [1]_, ``P_ij = -mu exp(-A (r_ij / r_NN - 1))``, with a kept factorisation.
+
+    The matrix is the same for x, y and z, and is made anew only when an atom has moved by half a bond in one
+    step. ``Exp`` factorises the matrix of all three again in each step; here one of a third of the size is
+    factorised when the matrix changes, and each step is a substitution. Bonds come from matscipy's neighbour
+    list, in any cell.
+
+    Parameters
+    ----------
+    bond_range : float
+        Atoms within this many nearest-neighbour distances are bound. Fewer bonds make the factorisation
+        cheaper; in the lattices of metals 1.5 takes first and second neighbours.
+    **options
+        As for ``Exp``: ``A``, ``mu``, ``c_stab`` ...
+
+    References
+    ----------
+    .. [1] D. Packwood et al., J. Chem. Phys. 144, 164109 (2016).
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from ase.optimize.precon import PreconLBFGS
+    >>> from ase_qmmm import EAM
+    >>> from ase_qmmm.preconditioning import FactorisedExp
+    >>> atoms = bulk("W", a=3.165, cubic=True) * 4
+    >>> atoms.rattle(0.05, seed=1)
+    >>> atoms.calc = EAM("W-zhou04")
+    >>> PreconLBFGS(atoms, precon=FactorisedExp(), use_armijo=False, logfile=None).run(fmax=1e-3)
+    True
+    """
+
+    def __init__(self, bond_range: float = 1.5, **options: Any) -> None:
+        super().__init__(solver="direct", **options)
+        self.bond_range = bond_range
+        self.neighbor_list = _pairs
+        self._factors: Any = None
+
+    def make_precon(self, atoms: Atoms, reinitialize: bool | None = None) -> None:
+        """See ``Exp``."""
+        if self.r_NN is None:
+            self.r_NN = _bond_length(getattr(atoms, "atoms", atoms))
+        if self.r_cut is None:
+            self.r_cut = self.bond_range * self.r_NN
+        super().make_precon(atoms, reinitialize)
+
+    def estimate_mu(self, atoms: Atoms, H: np.ndarray | None = None) -> Any:
+        """See ``Exp``."""
+        with warnings.catch_warnings():
+            # Flat systems: no stiffness is sought across them.
+            warnings.filterwarnings("ignore", message="Cell length")
+            return super().estimate_mu(atoms, H)
+
+    def create_solver(self) -> None:
+        """Forget the factors; the next :meth:`solve` makes them."""
+        self._factors = None
+
+    def solve(self, x: np.ndarray) -> np.ndarray:
+        """``P^-1 x`` for (3n,) values."""
+        if self._factors is None:
+            matrix: Any = self.P
+            block = matrix[::3, ::3]
+            block = block + sparse.identity(block.shape[0]) * (RIDGE * self.mu)
+            # Symmetric and diagonally dominant: no pivoting, and an order that keeps the symmetry.
+            self._factors = splu(
+                block.tocsc(),
+                permc_spec="MMD_AT_PLUS_A",
+                diag_pivot_thresh=0.0,
+                options={"SymmetricMode": True},
+            )
+        y: np.ndarray = self._factors.solve(np.ascontiguousarray(x.reshape(-1, 3))).ravel()
+        return y
+
+    def copy(self) -> FactorisedExp:
+        """A copy that makes its own factors."""
+        other = copy.copy(self)
+        other._factors = None
+        return other
+
+
+class PreconditionedLBFGS(Optimizer):
+    """LBFGS with the Exp preconditioner as first inverse Hessian; it never asks for an energy.
+
+    ``PreconLBFGS`` searches along lines by the energy, whose last digits (1e-12 of a total energy) end it at
+    forces of about 1e-7 eV/Å, and which mixed forces do not have. This one takes whole steps, and converges
+    to the rounding of the forces.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    bond_range : float
+        See :class:`FactorisedExp`.
+    memory : int
+        Steps that are remembered.
+    maxstep : float
+        Å; a step that moves an atom further is shortened as a whole.
+    **options
+        As for ASE's optimisers: ``logfile``, ``trajectory`` ...
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from ase_qmmm import EAM
+    >>> from ase_qmmm.preconditioning import PreconditionedLBFGS
+    >>> atoms = bulk("W", a=3.165, cubic=True) * 4
+    >>> atoms.rattle(0.05, seed=1)
+    >>> atoms.calc = EAM("W-zhou04")
+    >>> PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-9)
+    True
+    """
+
+    def __init__(
+        self, atoms: Atoms, bond_range: float = 1.5, memory: int = 50, maxstep: float = 0.2, **options: Any
+    ) -> None:
+        self.precon = FactorisedExp(bond_range)
+        self.maxstep = check_positive("maxstep", maxstep, "Å")
+        self.memory = check_integer("memory", memory, 1)
+        super().__init__(atoms, **options)
+
+    def initialize(self) -> None:
+        """Forget the past (called by ASE)."""
+        self._pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=self.memory)
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def step(self, forces: np.ndarray | None = None) -> None:
+        """One step."""
+        atoms = self.atoms
+        gradient = -(atoms.get_forces() if forces is None else np.asarray(forces)).reshape(-1)
+        positions = atoms.get_positions().reshape(-1)
+        if self._last is not None:
+            s, y = positions - self._last[0], gradient - self._last[1]
+            curvature = float(s @ y)
+            # Where the curvature is negative the past says nothing about the minimum.
+            if curvature > 0:
+                self._pairs.append((s, y, curvature))
+            else:
+                self._pairs.clear()
+        self.precon.make_precon(atoms)
+        q, parts = gradient.copy(), []
+        for s, y, curvature in reversed(self._pairs):
+            parts.append(float(s @ q) / curvature)
+            q -= parts[-1] * y
+        q = self.precon.solve(q)
+        for (s, y, curvature), part in zip(self._pairs, reversed(parts), strict=True):
+            q += (part - float(y @ q) / curvature) * s
+        move = -q.reshape(-1, 3)
+        longest = float(np.linalg.norm(move, axis=1).max(initial=0.0))
+        if longest > self.maxstep:
+            move *= self.maxstep / longest
+        self._last = (positions, gradient)
+        atoms.set_positions(atoms.get_positions() + move)
+
+
+def _pairs(quantities: str, atoms: Atoms, cutoff: float, *_: Any) -> tuple[np.ndarray, ...]:
+    return neighbour_pairs(atoms, cutoff, quantities)
+
+
+def _bond_length(atoms: Atoms) -> float:
+    """Median (Å) of the distances from an atom to its nearest neighbour."""
+    radius = 3.0
+    while True:
+        i, d = neighbour_pairs(atoms, radius, "id")
+        if len(np.unique(i)) > len(atoms) / 2:
+            nearest = np.full(len(atoms), np.inf)
+            np.minimum.at(nearest, i, d)
+            return float(np.median(nearest))
+        if radius > 100.0:
+            raise ValueError("preconditioner: most atoms have no neighbour within 100 Å")
+        radius *= 1.5

@@ -1,0 +1,65 @@
+"""The factorised preconditioner against ASE's, relaxations by forces, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.constraints import FixAtoms
+from ase.optimize.precon import Exp, PreconLBFGS
+
+from ase_qmmm import EAM
+from ase_qmmm.preconditioning import RIDGE, FactorisedExp, PreconditionedLBFGS
+
+
+@pytest.fixture
+def atoms():
+    found = bulk("W", a=3.165, cubic=True) * 4
+    found.rattle(0.08, seed=3)
+    found.calc = EAM("W-zhou04")
+    return found
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_solves_with_the_matrix_of_ase(atoms, rng, fixed):
+    if fixed:
+        atoms.set_constraint(FixAtoms(np.arange(5)))
+    own = FactorisedExp(mu=3.0, r_NN=2.74)
+    theirs = Exp(mu=3.0, r_NN=2.74, r_cut=1.5 * 2.74, solver="direct")
+    own.make_precon(atoms)
+    theirs.make_precon(atoms)
+    x = rng.normal(size=3 * len(atoms))
+    # Apart from the ridge of 1e-6 mu, which matters where a matrix is nearly singular.
+    assert np.allclose(
+        own.solve(x), theirs.solve(x), rtol=0, atol=100 * RIDGE * np.abs(theirs.solve(x)).max()
+    )
+    assert np.allclose(own.Pdot(own.solve(x)), x, atol=1e-4)
+    assert np.allclose(own.copy().solve(x), own.solve(x))
+
+
+def test_same_minimum_as_ase(atoms):
+    other = atoms.copy()
+    other.calc = EAM("W-zhou04")
+    assert PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-10, steps=60)
+    assert PreconLBFGS(other, precon=FactorisedExp(), use_armijo=False, logfile=None).run(fmax=1e-5, steps=60)
+    shift = (atoms.positions - other.positions).mean(axis=0)
+    assert np.abs(atoms.positions - other.positions - shift).max() < 1e-5
+
+
+def test_fixed_atoms_stay(atoms):
+    atoms.set_constraint(FixAtoms(np.arange(7)))
+    before = atoms.positions.copy()
+    assert PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-8, steps=60)
+    assert np.array_equal(atoms.positions[:7], before[:7])
+
+
+def test_first_step_is_bounded(atoms):
+    before = atoms.positions.copy()
+    PreconditionedLBFGS(atoms, maxstep=0.01, logfile=None).run(fmax=1e-8, steps=1)
+    assert np.linalg.norm(atoms.positions - before, axis=1).max() < 0.01 + 1e-12
+
+
+@pytest.mark.parametrize("options", [{"maxstep": 0.0}, {"memory": 0}, {"memory": 2.5}])
+def test_refused(atoms, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        PreconditionedLBFGS(atoms, **options)

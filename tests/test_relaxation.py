@@ -159,4 +159,4 @@ def test_unit_cells():
 
 def test_versions():
     assert {"python", "ase", "numpy", "scipy"} <= versions().keys()
-    assert set(OPTIMIZERS) == {"lbfgs", "bfgs", "fire", "precon-lbfgs"}
+    assert set(OPTIMIZERS) == {"lbfgs", "bfgs", "fire", "precon-lbfgs", "force-lbfgs"}

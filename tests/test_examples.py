@@ -216,3 +216,18 @@ def test_w_vacancy_migration_script(monkeypatch, capsys):
     barriers = [work for work, _ in found.values()]
     assert np.ptp(barriers) < 2e-3
     assert 1.7 < barriers[0] < 2.1
+
+
+@pytest.mark.parametrize("arguments", [["--size", "2"], ["--plane", "--size", "5"]], ids=["bcc", "plane"])
+def test_fit_basis_sizes(arguments, monkeypatch, capsys):
+    """Errors fall with the basis: those of cells, and of force constants, which are not fitted."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    small = ["--degrees", "6", "8", "10", "--train", "8", "--test", "4"]
+    found = importlib.import_module("fit_basis_sizes").main([*arguments, *small])
+    assert list(found) == [25, 54, 110]  # the last is the smallest basis of the paper's table at L = 5
+    energy, forces, eps = np.array(list(found.values())).T
+    assert energy[0] > 2 * energy[1] > 2 * energy[2]
+    assert forces[0] > 3 * forces[1] > 3 * forces[2]
+    assert eps[0] > 2 * eps[1] and eps[0] > 2 * eps[2]
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  110"))
+    assert row.split("|")[1].split() == ["0.364", "0.107", "11.0", "56.6"]

@@ -2,6 +2,7 @@
 
 from .calibration import Calibration
 from .fit import FitResult, fit_ace, smoothness_prior
+from .hessians import force_constant_error, hessian
 from .matching import MatchingErrors, matching_errors
 from .observations import Configuration, Observations
 from .plots import plot_calibration, plot_parity
@@ -10,9 +11,8 @@ from .solvers import SOLVERS, LinearSolution, QRBlocks, solve_linear
 
 __all__ = [
     "SELECTION_METHODS",
-    "Calibration",
-    "select",
     "SOLVERS",
+    "Calibration",
     "Configuration",
     "FitResult",
     "LinearSolution",
@@ -20,9 +20,12 @@ __all__ = [
     "Observations",
     "QRBlocks",
     "fit_ace",
+    "force_constant_error",
+    "hessian",
     "matching_errors",
     "plot_calibration",
     "plot_parity",
+    "select",
     "smoothness_prior",
     "solve_linear",
 ]

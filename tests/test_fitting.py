@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_qmmm import ACEBasis, ACEPotential, StructureError
 from ase_qmmm.fitting import Observations, fit_ace, smoothness_prior
+from ase_qmmm.fitting.errors import PARITY_COLUMNS, error_table
 
 
 def labelled(atoms, calc, **info):
@@ -252,3 +253,13 @@ def test_errors_of_other_data(basis, emt_data):
     parity = found.parity(Observations().add_configurations(held_out))
     forces = np.concatenate([found.potential.get_property("forces", a.copy()).ravel() for a in held_out])
     assert np.allclose(parity["predicted"][parity["kind"] == "forces"], forces, atol=1e-6)
+
+
+def test_no_r2_of_data_that_are_equal_but_for_rounding():
+    """The stress of crystals in equilibrium: its scatter is rounding, and no measure of a fit."""
+    parity = np.zeros(9, dtype=PARITY_COLUMNS)
+    parity["group"], parity["kind"], parity["size"] = "g", "virial", 1.0
+    parity["reference"] = 1e-13 * np.random.default_rng(0).normal(size=9)
+    parity["predicted"] = 0.1
+    table = error_table(parity)
+    assert np.isnan(table["r2"]).all() and np.allclose(table["rmse"], 0.1)

@@ -311,6 +311,16 @@ class MixingCalculator(Calculator):
                 cutoff,
             )
 
+    def _start(self, atoms: Atoms | None, properties: list[str], system_changes: list[str]) -> Atoms:
+        """What every call begins with: no results, checked atoms, clusters; returns the atoms in use."""
+        self.results = {}
+        if atoms is not None:
+            check_structure(atoms)
+        Calculator.calculate(self, atoms, properties, system_changes)
+        system: Atoms = self.atoms  # type: ignore[assignment]  # set by the line above
+        self.prepare(system)
+        return system
+
     def buffer_error(self, atoms: Atoms, *, fmax: float = 0.01, wider: float | None = None) -> BufferEstimate:
         """Estimate what the finite buffer does to the forces, from one call with a better one.
 

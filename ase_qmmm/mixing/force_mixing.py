@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import covalent_radii
 
 from ..crystal import Crystal
-from ..errors import StructureError, check_structure, checked_keywords
+from ..errors import StructureError, checked_keywords
 from ..lattice_sites import LatticeSites
 from ..neighbours import unwrap
 from ..parallel import TaskPool
@@ -210,12 +210,7 @@ class ForceMixingCalculator(MixingCalculator):
     ) -> None:
         """Fill ``results`` (called by ASE)."""
         begin = time.perf_counter()
-        self.results = {}
-        if atoms is not None:
-            check_structure(atoms)
-        Calculator.calculate(self, atoms, properties or ["forces"], system_changes)
-        system: Atoms = self.atoms  # type: ignore[assignment]  # set by the line above
-        self.prepare(system)
+        system = self._start(atoms, properties or ["forces"], system_changes)
         self._check_buffer(system)
         w = self._weights
         mm_forces, mm_energies, mm_total = self._evaluate_mm(system)

@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from ..crystal import Crystal
-from ..errors import check_structure, checked_keywords
+from ..errors import checked_keywords
 from ..lattice_sites import LatticeSites
 from ..parallel import TaskPool
 from ..sites import SiteCalculator
@@ -140,12 +140,7 @@ class SubtractiveMixingCalculator(MixingCalculator):
     ) -> None:
         """Fill ``results`` (called by ASE)."""
         begin = time.perf_counter()
-        self.results = {}
-        if atoms is not None:
-            check_structure(atoms)
-        Calculator.calculate(self, atoms, properties or ["energy"], system_changes)
-        system: Atoms = self.atoms  # type: ignore[assignment]  # set by the line above
-        self.prepare(system)
+        system = self._start(atoms, properties or ["energy"], system_changes)
         stress = self._has_stress(system)
         if not stress and "stress" in (properties or []):
             raise PropertyNotImplementedError(

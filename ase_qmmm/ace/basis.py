@@ -30,7 +30,7 @@ class ACEBasis:
     With radial functions R_n and real spherical harmonics Y_lm (``Y_00 = 1``) the density projections of atom
     i of element z0 are
 
-        A_(z n l m) = sum_(j of element z) R_n(r_ij) Y_lm(r_ij / |r_ij|),
+        ``A_(z n l m) = sum_(j of element z) R_n(r_ij) Y_lm(r_ij / |r_ij|)``,
 
     and the functions are ``B = sum_m C_m prod_t A_(z_t n_t l_t m_t)`` with couplings C that make them
     invariant under rotations, reflections and exchange of atoms. Of those with the same ``(z, n, l)`` only

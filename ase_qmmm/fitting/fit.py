@@ -218,7 +218,7 @@ def fit_ace(
 ) -> FitResult:
     """Fit the coefficients of a linear ACE potential by weighted least squares.
 
-        L(c) = sum_R ( W_E |E_R - E(c)|^2 / n_R + W_F |F_R - F(c)|^2 + W_V |V_R - V(c)|^2 / n_R )
+        ``L(c) = sum_R ( W_E |E_R - E(c)|^2 / n_R + W_F |F_R - F(c)|^2 + W_V |V_R - V(c)|^2 / n_R )``
 
     over configurations R of n_R atoms, with weights by group, and ``sum_j W_j (eps_j)^2`` for derivatives at
     crystals, with the errors of :func:`matching_errors`.

@@ -49,7 +49,7 @@ def hessian(calc: Any, atoms: Atoms, step: float = 1e-3) -> np.ndarray:
 def force_constant_error(qm: Any, mm: Any, atoms: Atoms, *, step: float = 1e-3) -> tuple[float, float]:
     """Largest difference of the force constants of two models in the energy norm, and its relative size.
 
-        eps^FC = max_u |<u, (H_qm - H_mm) u>| / ||Du||^2
+        ``eps^FC = max_u |<u, (H_qm - H_mm) u>| / ||Du||^2``
 
     over the displacements of the cell, with the Hessians H of `atoms`: at the relaxed defect eps^FC, at the
     perfect crystal eps_hom^FC. The sum ``||Du||^2`` is over nearest neighbours, see :func:`energy_norm`.

@@ -81,8 +81,8 @@ def matching_errors(
 ) -> MatchingErrors:
     """Compare the derivatives of two models at the perfect crystal.
 
-        eps_j^E = |d^j V_qm - d^j V_mm|_w,   eps_j^F = |d^j F_qm - d^j F_mm|_w,
-        eps_j^V = |d^(j+1) W_qm - d^(j+1) W_mm|
+        ``eps_j^E = |d^j V_qm - d^j V_mm|_w``, ``eps_j^F = |d^j F_qm - d^j F_mm|_w``,
+        ``eps_j^V = |d^(j+1) W_qm - d^(j+1) W_mm|``
 
     with ``|T|_w^2 = sum |T_(rho_1 .. rho_j)|^2 exp(2 gamma (|rho_1| + .. + |rho_j|))``, summed over the basis
     atoms, and the Cauchy–Born energy W of a cell without relaxation of the basis. First derivatives of

@@ -65,11 +65,11 @@ class CrystalMatrices:
         return float(levels.min()), float(levels.max())
 
     def resolvent(self, z: complex) -> np.ndarray:
-        """``G(R)`` for all cell differences R on the grid, shape (*grid, N, N) complex, 1/eV."""
+        """``G(R)`` for all cell differences R on the grid, shape ``(*grid, N, N)`` complex, 1/eV."""
         return self._to_lattice(np.linalg.inv(z * self._m - self._h))
 
     def matrices(self) -> tuple[np.ndarray, np.ndarray]:
-        """H(R) (eV) and M(R), (*grid, N, N) complex; images on the grid add up, if it is small."""
+        """H(R) (eV) and M(R), ``(*grid, N, N)`` complex; images on the grid add up, if it is small."""
         return self._to_lattice(self._h), self._to_lattice(self._m)
 
     def _to_lattice(self, of_k: np.ndarray) -> np.ndarray:
@@ -107,6 +107,6 @@ class CrystalMatrices:
         return index
 
     def gather(self, lattice_function: np.ndarray, basis: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Dense matrix (N, N) of ``X(R)`` (*grid, N_cell, N_cell) over given sites, see :meth:`indices`."""
+        """Dense (N, N) of ``X(R)``, ``(*grid, N_cell, N_cell)``, over given sites, see :meth:`indices`."""
         out: np.ndarray = lattice_function.reshape(-1)[self.indices(basis, cells)]
         return out

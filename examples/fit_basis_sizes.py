@@ -6,17 +6,17 @@ fitted by rank-revealing QR with a tolerance of 1e-6. Printed are the size of th
 square errors on cells that were not fitted, the relative error of the force constants of the crystal (which
 are not fitted), and the processor time of the fit; beside them the numbers of the paper.
 
-Cells must be large: in a periodic cell only sums of force constants over the images of an atom are seen, and
-what a fit leaves open in them is a large error in each. They are of twice the range of force constants or
-more where errors are to fall with the basis: six cubic cells here. See docs/fitting.md.
+Cells must be large. What is seen in a periodic cell are sums of force constants over the images of an atom;
+those that a fit leaves open cancel in the sum and are errors in the crystal. Half the cell should be beyond
+what matters of them: six cubic cells here. With three the errors of force constants do not fall.
 
 The paper takes a triangular lattice with two vacancies; so does ``--plane``, with a monolayer of the same
 metal at its equilibrium spacing. Forces out of the plane are zero by symmetry there, so that errors are of
 the components in it. The paper's perturbation, 0.01, is taken to be in Å. Its potential is another one, and
 it does not say whether its energies are those of cells or of atoms: trends can be compared, numbers cannot.
 
-Run ``python examples/fit_basis_sizes.py`` (half a minute), with ``--plane`` for two dimensions. ``--degrees 10
-12 14 16 18 20`` adds the next two bases.
+Run ``python examples/fit_basis_sizes.py`` (half a minute), with ``--plane`` for two dimensions; with
+``--degrees 10 12 14 16 18 20`` up to 1809 functions.
 """
 
 import argparse

@@ -315,9 +315,9 @@ class ACEBasis:
         return self._layout
 
 
-def _checked_degree(degree: float | Sequence[float], order: int) -> float | tuple[float, ...]:
+def _checked_degree(degree: Any, order: int) -> float | tuple[float, ...]:
     """One number, or one for each correlation order."""
-    if isinstance(degree, str) or not isinstance(degree, Iterable):
+    if np.ndim(degree) == 0:
         one = check_positive("degree", degree)
         if one < order:
             raise ValueError(f"degree: got {degree!r}, expected at least the order, {order}")

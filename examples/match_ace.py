@@ -13,7 +13,7 @@ constants open. Derivatives at the crystal do not see what is of higher order, a
 that as it comes: without cells that hold atoms elsewhere the forces are wrong from 0.01 Å on.
 
 Run ``python examples/match_ace.py`` (three minutes of processor time). A trial run:
-``--order 2 --degree 8 --w-range 6 --si-cutoff 3.5 --si-degree 8 8``.
+``--order 2 --degree 8 --w-range 6 --si-cutoff 4 --si-degree 12 12 8``.
 """
 
 import argparse

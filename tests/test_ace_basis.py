@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -204,6 +205,7 @@ def test_pair_correlations_are_legendre_polynomials(rng):
 BASES = {
     "W4": (("W",), 4, 9),
     "NiAl3": (("Ni", "Al"), 3, 8),
+    "W 5/9/6": (("W",), 3, (5, 9, 6)),
 }
 
 
@@ -285,6 +287,26 @@ def test_rows_of_nothing_and_of_one():
     assert basis.rows(bulk("Si"), virial=False).virial.shape == (0, len(basis))
 
 
+def test_degree_by_order():
+    """Functions and their rows are those of the basis of the largest degree, each order up to its own."""
+    degrees = (6, 9.5, 7)
+    basis, large = ACEBasis("Si", 3, degrees, 5.0), ACEBasis("Si", 3, 9.5, 5.0)
+    kept = [
+        k
+        for k, f in enumerate(large.functions)
+        if f.degree <= (6 if f.kind == "pair" else degrees[f.order - 1])
+    ]
+    assert basis.functions == tuple(large.functions[k] for k in kept)
+    assert max(f.degree for f in basis.functions if f.order == 2) == 9
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    expected = large.rows(atoms).forces[:, kept]
+    assert np.abs(basis.rows(atoms).forces - expected).max() < 1e-12 * np.abs(expected).max()
+    assert ACEBasis(**json.loads(json.dumps(basis.parameters))) == basis
+    assert ACEBasis("Si", 3, (7, 7, 7), 5.0).functions == ACEBasis("Si", 3, 7, 5.0).functions
+    assert "degree 6/9.5/7" in repr(basis)
+
+
 @given(st.integers(1, 4), st.integers(4, 7), st.booleans())
 def test_parameters_make_the_same_basis(order, degree, pair):
     basis = ACEBasis("Si", order, degree, 5.0, pair)
@@ -309,6 +331,9 @@ def test_parameters_make_the_same_basis(order, degree, pair):
         ({"degree": 2}, ValueError, "degree: got 2, expected at least the order"),
         ({"degree": np.nan}, ValueError, "degree: got nan"),
         ({"degree": "high"}, TypeError, "degree: got 'high'"),
+        ({"degree": (6, 6)}, ValueError, "degree: got 2 numbers for order 3; give one, or one per order"),
+        ({"degree": (6, 6, 2)}, ValueError, "degree: got 2 for order 3, expected at least the order"),
+        ({"degree": (6, -6, 6)}, ValueError, r"degree\[1\]: got -6"),
         ({"cutoff": -5.0}, ValueError, "cutoff: got -5.0"),
         ({"cutoff": np.nan}, ValueError, "cutoff"),
         ({"cutoff": 2.0}, ValueError, "inner_cutoff < r0 < cutoff"),

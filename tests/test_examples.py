@@ -179,11 +179,16 @@ def test_taylor_convergence_script(tmp_path, capsys):
 def test_match_ace(monkeypatch, tmp_path, capsys):
     """Site energies of EAM matched exactly, in the columns of the table."""
     monkeypatch.syspath_prepend(EXAMPLES)
-    small = ["--order", "2", "--degree", "8", "--w-range", "6", "--si-cutoff", "3.5"]
+    small = "--order 2 --degree 8 --w-range 6 --si-cutoff 4 --si-degree 12 12 8".split()
     importlib.import_module("match_ace").main([*small, "--output", str(tmp_path / "match.png")])
     text = capsys.readouterr().out
     energies = next(line for line in text.splitlines() if line.startswith("  E order 2")).split()
-    assert float(energies[5]) < 1e-3 and float(energies[6]) < 1e-3
+    assert float(energies[6]) < 1e-3 and float(energies[7]) < 1e-3
+    lines = [line.split() for line in text.splitlines() if line.startswith("  FV")]
+    forces = {line[0]: float(line[8]) for line in lines if line[3] == "12/12/8"}
+    assert forces["FV"] < forces["FVR"] < 0.02
+    off = {line[0]: float(line[-2]) for line in lines if line[3] == "12/12/8"}
+    assert off["FVR"] < 0.1 < 1 < off["FV"]  # forces at 0.01 Å: what cells with displaced atoms are for
     assert (tmp_path / "match.png").stat().st_size > 10_000
 
 

@@ -109,10 +109,10 @@ def test_match(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_match_tight_binding(tmp_path, capsys):
-    small = ["--order", "2", "--degree", "6", "--cutoff", "4", "--reach", "4", "--virials", "1"]
+    small = ["--order", "2", "--degree", "5,6", "--cutoff", "4", "--reach", "4", "--virials", "1"]
     status, out, err = run(capsys, "match", "--qm", "nrl-Si-sp", *small, "-o", tmp_path / "si")
     assert status == 0, err
-    assert "forces up to order 1 within 4 Å" in out and "eps_1^F" in out
+    assert "forces up to order 1 within 4 Å" in out and "eps_1^F" in out and "degree 5/6" in out
 
 
 def test_parse_weights():
@@ -160,6 +160,8 @@ def test_parse_weights():
         (["match", "--qm", "W-zhou04", "--mm", "spline"], "'spline'"),
         (["match", "--qm", "W-zhou04", "--crystal", "{}/missing.xyz"], "no such file"),
         (["match", "--qm", "W-zhou04", "--gamma", "-1", "--degree", "4"], "gamma"),
+        (["match", "--qm", "W-zhou04", "--degree", "4,x"], "degree: got '4,x'"),
+        (["match", "--qm", "W-zhou04", "--degree", "8,8"], "degree: got 2 numbers for order 3"),
     ],
 )
 def test_errors_are_one_line(arguments, text, folder, tmp_path, capsys, monkeypatch):

@@ -43,13 +43,14 @@ class ACEBasis:
         Chemical symbols.
     order : int
         Correlation order, 1 to 4: neighbours that one term correlates (body order less one).
-    degree : float
-        Largest total degree.
+    degree : float or sequence of float
+        Largest total degree, one for all correlation orders or one for each, from the first: pairs of
+        neighbours are resolved finely at little cost by ``(20, 20, 8)``.
     cutoff : float
         Å.
     pair_basis : bool
-        Add pair functions ``1/2 sum_j phi_n(r_ij)``, n = 1 .. degree, for each pair of elements, which rise
-        steeply at short distances.
+        Add pair functions ``1/2 sum_j phi_n(r_ij)``, n = 1 .. degree (of the first order), for each pair of
+        elements, which rise steeply at short distances.
     r0 : float or dict of str to float, optional
         Distance (Å) where radial resolution is highest; default: the nearest-neighbour distances of the
         elements' crystals in ASE's data (mean over the two elements of a pair).
@@ -97,7 +98,7 @@ class ACEBasis:
         self,
         elements: str | Iterable[str],
         order: int,
-        degree: float,
+        degree: float | Sequence[float],
         cutoff: float,
         pair_basis: bool = True,
         *,
@@ -113,9 +114,7 @@ class ACEBasis:
         if isinstance(order, bool) or order not in (1, 2, 3, 4):
             raise ValueError(f"order: got {order!r}, expected 1, 2, 3 or 4")
         self.order = int(order)
-        self.degree = check_positive("degree", degree)
-        if self.degree < self.order:
-            raise ValueError(f"degree: got {degree!r}, expected at least the order, {order}")
+        self.degree = _checked_degree(degree, self.order)
         self.cutoff = check_positive("cutoff", cutoff, "Å")
         self.pair_basis = bool(pair_basis)
         options: dict[str, Any] = {
@@ -132,9 +131,10 @@ class ACEBasis:
         self._pair_index = np.zeros((n_z, n_z), dtype=np.int64)
         for k, (a, b) in enumerate(self._pairs):
             self._pair_index[a, b] = self._pair_index[b, a] = k
-        n_pair = int(self.degree)
+        degrees = self.degree if isinstance(self.degree, tuple) else (self.degree,)
+        n_pair = int(degrees[0])
         self.radials = [
-            Radial((self.elements[a], self.elements[b]), n_pair, self.cutoff, **options)
+            Radial((self.elements[a], self.elements[b]), int(max(degrees)), self.cutoff, **options)
             for a, b in self._pairs
         ]
         # The data behind the default may change; what was used belongs to the basis.
@@ -142,7 +142,7 @@ class ACEBasis:
         self.parameters: dict[str, Any] = {
             "elements": list(self.elements),
             "order": self.order,
-            "degree": self.degree,
+            "degree": list(self.degree) if isinstance(self.degree, tuple) else self.degree,
             "cutoff": self.cutoff,
             "pair_basis": self.pair_basis,
             **options,
@@ -177,8 +177,10 @@ class ACEBasis:
 
     def __repr__(self) -> str:
         pairs = f" and {self._n_pair * len(self._pairs)} pair functions" if self.pair_basis else ""
+        degrees = self.degree if isinstance(self.degree, tuple) else (self.degree,)
         return (
-            f"ACEBasis({', '.join(self.elements)}: order {self.order}, degree {self.degree:g}, cutoff "
+            f"ACEBasis({', '.join(self.elements)}: order {self.order}, degree "
+            f"{'/'.join(f'{d:g}' for d in degrees)}, cutoff "
             f"{self.cutoff:g} Å, {self._n_cluster * len(self.elements)} cluster functions{pairs})"
         )
 
@@ -311,6 +313,22 @@ class ACEBasis:
         if self._layout is None:
             self._layout = RowLayout.of(self._monomials, self._n_cluster, self._channels.size)
         return self._layout
+
+
+def _checked_degree(degree: Any, order: int) -> float | tuple[float, ...]:
+    """One number, or one for each correlation order."""
+    if np.ndim(degree) == 0:
+        one = check_positive("degree", degree)
+        if one < order:
+            raise ValueError(f"degree: got {degree!r}, expected at least the order, {order}")
+        return one
+    several = tuple(check_positive(f"degree[{k}]", d) for k, d in enumerate(degree))
+    if len(several) != order:
+        raise ValueError(f"degree: got {len(several)} numbers for order {order}; give one, or one per order")
+    for k, d in enumerate(several):
+        if d < k + 1:
+            raise ValueError(f"degree: got {d:g} for order {k + 1}, expected at least the order")
+    return several
 
 
 def _checked_elements(elements: str | Iterable[str]) -> tuple[str, ...]:

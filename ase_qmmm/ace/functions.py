@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -50,19 +51,26 @@ class BasisFunction:
         return sum(self.n) + WEIGHT_L * sum(self.l)
 
 
-def list_functions(n_elements: int, order: int, degree: float) -> list[tuple[BasisFunction, np.ndarray]]:
-    """All cluster functions of one centre element (index 0 as a placeholder) with their coupling tensors."""
+def list_functions(
+    n_elements: int, order: int, degree: float | Sequence[float]
+) -> list[tuple[BasisFunction, np.ndarray]]:
+    """All cluster functions of one centre element (index 0 as a placeholder) with their coupling tensors.
+
+    `degree` is the largest total degree, one for all or one for each correlation order.
+    """
+    degrees = np.broadcast_to(np.asarray(degree, dtype=float), order)
+    largest = float(degrees.max())
     slots = sorted(
         (l, z, n)
-        for l in range(int(degree / WEIGHT_L) + 1)
+        for l in range(int(largest / WEIGHT_L) + 1)
         for z in range(n_elements)
-        for n in range(1, int(degree - WEIGHT_L * l) + 1)
+        for n in range(1, int(largest - WEIGHT_L * l) + 1)
     )
-    limit = int(np.floor(2 * degree + 1e-9))
     cost = [2 * n + 3 * l for l, z, n in slots]
     found: list[tuple[BasisFunction, np.ndarray]] = []
 
     def extend(chosen: list[int], spent: int, length: int) -> None:
+        limit = int(np.floor(2 * degrees[length - 1] + 1e-9))
         if len(chosen) == length:
             found.extend(_coupled([slots[i] for i in chosen]))
             return

@@ -33,7 +33,9 @@ class MMKind(enum.StrEnum):
 
 
 Order = Annotated[int, typer.Option(help="Correlation order of the basis, 1 to 4.")]
-Degree = Annotated[float, typer.Option(help="Largest total degree of the basis.")]
+Degree = Annotated[
+    str, typer.Option(help="Largest total degree of the basis, or one for each order, such as 24,24,8.")
+]
 Cutoff = Annotated[float, typer.Option(help="Cutoff of the basis (Å).")]
 Tolerance = Annotated[float, typer.Option(help="Of rrqr: relative size of what counts as determined.")]
 Alpha = Annotated[float, typer.Option(help="Strength of ridge and lsqr.")]
@@ -62,7 +64,7 @@ def fit(
     ],
     elements: Annotated[str, typer.Option(help="Chemical symbols of the basis, such as Si or Ni,Al.")],
     order: Order = 3,
-    degree: Degree = 12,
+    degree: Degree = "12",
     cutoff: Cutoff = 6.0,
     pair_basis: Annotated[bool, typer.Option(help="Add pair functions.")] = True,
     solver: Annotated[SolverName, typer.Option(help="Linear solver.")] = SolverName.ard,
@@ -145,7 +147,7 @@ def match(
         typer.Option(help="File with the unit cell of the perfect crystal. [default: that of the element]"),
     ] = None,
     order: Order = 3,
-    degree: Degree = 12,
+    degree: Degree = "12",
     cutoff: Cutoff = 5.0,
     energies: Annotated[int, typer.Option(help="K_E: site energies up to this order, 0 to 3.")] = 0,
     forces: Annotated[int, typer.Option(help="K_F: forces up to this order, 0 to 2.")] = 1,
@@ -259,11 +261,18 @@ def _limit(context: typer.Context, threads: int) -> None:
     context.with_resource(threadpool_limits(threads))
 
 
-def _basis(elements: str, order: int, degree: float, cutoff: float, pair_basis: bool) -> Any:
+def _basis(elements: str, order: int, degree: str, cutoff: float, pair_basis: bool) -> Any:
     from ..ace import ACEBasis
 
     names = [e for e in elements.replace(",", " ").split() if e]
-    return ACEBasis(names, order=order, degree=degree, cutoff=cutoff, pair_basis=pair_basis)
+    try:
+        degrees = [float(d) for d in degree.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"degree: got {degree!r}, expected a number or one for each order, 24,24,8"
+        ) from None
+    several = degrees if len(degrees) > 1 else degrees[0]
+    return ACEBasis(names, order=order, degree=several, cutoff=cutoff, pair_basis=pair_basis)
 
 
 def _solver_options(solver: SolverName, tolerance: float, alpha: float) -> dict[str, Any]:

@@ -212,11 +212,12 @@ def pair_gradients(density_h, density_m, h1, m1, out):
 def overlap_product(vectors, first_i, first_j, blocks, phases, place, out):
     """Add chosen rows of the product of the pair blocks of M (one k-point) with `vectors` (N, s) to `out`.
 
+    As many columns as `out` has.
     ``place[row]`` is where a row goes in `out`, negative for rows that are left out; all orbitals of an
     atom are there, or none.
     """
-    for low in range(0, vectors.shape[1], _CHUNK):
-        here = slice(low, min(low + _CHUNK, vectors.shape[1]))
+    for low in range(0, out.shape[1], _CHUNK):
+        here = slice(low, min(low + _CHUNK, out.shape[1]))
         for p in range(len(blocks)):
             i, j = first_i[p], first_j[p]
             if place[i] >= 0:
@@ -260,21 +261,13 @@ def _divided(levels, values, slopes, near, s, t):
 
 
 @njit(cache=True)
-def weigh_rows(levels, values, slopes, near, half, x):
-    """``X = [Q_oo o g, 2 Q_ou o g]`` from twice Q, of which the square part is yet to be made Hermitian.
+def weigh_rows(levels, values, slopes, near, q, x):
+    """Upper triangles of rows q (m, N) of a matrix Q, and x of ``Q o g[s,t]``, with half of the diagonal.
 
-    `half` (o, N) holds A with ``Q_oo = (A_oo + A_oo^H) / 2``, ``Q_ou = A_ou / 2``; Q_oo replaces A_oo.
+    Levels, and columns of q, begin with that of the first row.
     """
-    o = len(half)
-    # In squares, as one half of the reads runs against the order in memory.
-    for top in range(0, o, 32):
-        for left in range(0, top + 1, 32):
-            for s in range(top, min(top + 32, o)):
-                for t in range(left, min(left + 32, s + 1)):
-                    q = (half[s, t] + np.conj(half[t, s])) / 2
-                    half[s, t], half[t, s] = q, np.conj(q)
-                    x[s, t] = q * _divided(levels, values, slopes, near, s, t)
-                    x[t, s] = np.conj(x[s, t])
-    for s in range(o):
-        for t in range(o, len(levels)):
-            x[s, t] = half[s, t] * _divided(levels, values, slopes, near, s, t)
+    for s in range(len(q)):
+        q[s, :s], x[s, :s] = 0.0, 0.0
+        q[s, s] /= 2
+        for t in range(s, len(levels)):
+            x[s, t] = q[s, t] * _divided(levels, values, slopes, near, s, t)

@@ -54,8 +54,8 @@ class States:
 # Up to this size all k-points are solved in one batched call, which saves the overhead of each.
 _BATCH_SIZE = 64
 _BATCH_ELEMENTS = 2_000_000
-# Work space of ormqr per row: LAPACK's largest block.
-_MQR_BLOCK = 64
+# Reflectors that are applied at once.
+_REFLECTORS = 96
 
 
 def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
@@ -153,10 +153,9 @@ def _solve_one(
     h = matrices.hamiltonian_triangle(k)[0].T
     m = matrices.overlap_triangle(k)[0].T
     n = len(h)
-    prefix = "un" if np.iscomplexobj(h) else "or"
     standard, tridiagonal = ("hegst", "hetrd") if np.iscomplexobj(h) else ("sygst", "sytrd")
-    names = ("potrf", standard, tridiagonal, f"{tridiagonal}_lwork", f"{prefix}mqr")
-    potrf, gst, trd, trd_lwork, mqr = get_lapack_funcs(names, (h,))
+    names = ("potrf", standard, tridiagonal, f"{tridiagonal}_lwork")
+    potrf, gst, trd, trd_lwork = get_lapack_funcs(names, (h,))
     (stevd,) = get_lapack_funcs(("stevd",), (h.real,))
     (trsm,) = get_blas_funcs(("trsm",), (h,))
 
@@ -169,22 +168,42 @@ def _solve_one(
     levels, rotation, info = stevd(diagonal, off, compute_v=1)
     _check(info, "stevd")
     count = n if n_vectors is None else min(max(1, n_vectors(levels)), n)
-    # From here on rows are states, (Q Z)^H = Z^H Q^H, so that in the end the states of an orbital lie in a
-    # row. The reflectors of sytrd start one below the diagonal and leave the first orbital alone. Read from
-    # the second element of h on they are those of geqrf, if the first orbital is put last.
-    h[0, 1:] = 0.0
-    reflectors = h.T.reshape(-1)[1 : 1 + n * (n - 1)].reshape(n - 1, n).T
-    rest = np.empty((n, count), dtype=h.dtype)
-    rest[:-1], rest[-1] = rotation[1:, :count], rotation[0, :count]
+    # States of an orbital lie in a row, so that LAPACK sees the transpose: C^H = (Q Z)^H L^-1.
+    vectors = np.array(rotation[:, :count], dtype=h.dtype, order="C")
     del rotation
-    adjoint = "C" if prefix == "un" else "T"
-    turned, _, info = mqr("R", adjoint, reflectors, tau, rest.T, lwork=_MQR_BLOCK * n, overwrite_c=1)
-    _check(info, "ormqr")
-    vectors = np.empty((n, count), dtype=h.dtype)
-    vectors[1:], vectors[0] = turned.T[:-1], turned.T[-1]
-    del h, reflectors, rest, turned
+    _reflect(h, tau, vectors)
+    del h
+    is_complex = np.iscomplexobj(vectors)
+    if is_complex:
+        np.conjugate(vectors, out=vectors)
     vectors = trsm(1.0, factor, vectors.T, side=1, lower=1, overwrite_b=1).T
-    return levels[None], np.conjugate(vectors, out=vectors)[None] if prefix == "un" else vectors[None]
+    return levels[None], np.conjugate(vectors, out=vectors)[None] if is_complex else vectors[None]
+
+
+def _reflect(h: np.ndarray, tau: np.ndarray, vectors: np.ndarray) -> None:
+    """Multiply `vectors` (N, s), C order, by the unitary matrix of ``sytrd`` (lower) from the left, in place.
+
+    As ``ormqr``, with larger blocks: the product of some reflectors is ``1 - V T V^H``, V unit lower
+    trapezoidal, ``T^-1`` the upper triangle of ``V^H V`` with 1 / tau on its diagonal (Puglisi, SIAM J. Sci.
+    Stat. Comput. 13, 723 (1992)).
+    """
+    gemm, trsm = get_blas_funcs(("gemm", "trsm"), (h,))
+    for low in reversed(range(0, len(tau), _REFLECTORS)):
+        block = slice(low, min(low + _REFLECTORS, len(tau)))
+        # The reflectors start one below the diagonal.
+        v = np.asfortranarray(np.tril(h[low + 1 :, block], -1))
+        np.fill_diagonal(v, 1.0)
+        scale = tau[block].copy()
+        v[:, scale == 0] = 0.0  # nothing to reflect
+        scale[scale == 0] = 1.0
+        adjoint = v.conj().T
+        inverse = np.triu(adjoint @ v, 1)
+        np.fill_diagonal(inverse, 1 / scale)
+        rows = vectors[low + 1 :]
+        product = adjoint @ rows
+        v = trsm(1.0, inverse, v, side=1)
+        # BLAS takes the transpose of arrays in C order, and adds in place.
+        gemm(-1.0, product.T, v, beta=1.0, c=rows.T, trans_b=1, overwrite_c=1)
 
 
 def _check(info: int, routine: str) -> None:

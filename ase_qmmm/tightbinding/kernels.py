@@ -221,27 +221,40 @@ def overlap_product(vectors, first_i, first_j, blocks, phases, place, out):
         for p in range(len(blocks)):
             i, j = first_i[p], first_j[p]
             if place[i] >= 0:
-                for a in range(blocks.shape[1]):
-                    _add_rows(out[place[i] + a, here], vectors, j, blocks[p, a], phases[p], here)
+                _add_block(out, place[i], blocks[p], phases[p], vectors, j, here)
             if place[j] >= 0:
-                for b in range(blocks.shape[2]):
-                    phase = np.conj(phases[p])
-                    _add_rows(out[place[j] + b, here], vectors, i, blocks[p, :, b], phase, here)
+                _add_block(out, place[j], blocks[p].T, np.conj(phases[p]), vectors, i, here)
 
 
 @njit(cache=True, inline="always")
-def _add_rows(target, vectors, first, coefficients, phase, here):
-    # Two rows at a time halve the traffic of the target.
-    n = len(coefficients)
-    for a in range(0, n - 1, 2):
-        f0, f1 = coefficients[a] * phase, coefficients[a + 1] * phase
-        v0, v1 = vectors[first + a, here], vectors[first + a + 1, here]
-        for s in range(len(target)):
-            target[s] += f0 * v0[s] + f1 * v1[s]
-    if n % 2:
-        f0, v0 = coefficients[n - 1] * phase, vectors[first + n - 1, here]
-        for s in range(len(target)):
-            target[s] += f0 * v0[s]
+def _add_block(out, row, block, phase, vectors, first, here):
+    # Two rows by two: each row is read and written half as often.
+    na, nb = block.shape
+    for a in range(0, na - 1, 2):
+        t0, t1 = out[row + a, here], out[row + a + 1, here]
+        for b in range(0, nb - 1, 2):
+            f00, f01 = block[a, b] * phase, block[a, b + 1] * phase
+            f10, f11 = block[a + 1, b] * phase, block[a + 1, b + 1] * phase
+            v0, v1 = vectors[first + b, here], vectors[first + b + 1, here]
+            for s in range(len(t0)):
+                x0, x1 = v0[s], v1[s]
+                t0[s] += f00 * x0 + f01 * x1
+                t1[s] += f10 * x0 + f11 * x1
+        if nb % 2:
+            f00, f10, v0 = (
+                block[a, nb - 1] * phase,
+                block[a + 1, nb - 1] * phase,
+                vectors[first + nb - 1, here],
+            )
+            for s in range(len(t0)):
+                t0[s] += f00 * v0[s]
+                t1[s] += f10 * v0[s]
+    if na % 2:
+        t0 = out[row + na - 1, here]
+        for b in range(nb):
+            f00, v0 = block[na - 1, b] * phase, vectors[first + b, here]
+            for s in range(len(t0)):
+                t0[s] += f00 * v0[s]
 
 
 @njit(cache=True)

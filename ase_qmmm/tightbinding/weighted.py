@@ -32,26 +32,30 @@ def weighted_gradients(
     site_weights : ndarray, shape (n,)
     """
     gradients: list[Gradient] = []
-    mu_slope, number_slope = 0.0, 0.0
+    everything = [s for _, states in channels for s in states]
+    number_slope = 0.0
+    if functional.fixed_number:
+        number_slope = sum(_number_slope(s, functional) for s in everything)
+    responds = abs(number_slope) > 1e-200
+    # One k-point of one spin knows the response of mu at once, which saves two products.
+    single = len(everything) == 1 and len(everything[0].kpoints) == 1 and channels[0][0].sparse
+    alone = number_slope if responds and single else None
+    mu_slope = 0.0
     for matrices, states in channels:
         d_h, d_m, p = matrices.pattern(), matrices.pattern(), matrices.pattern()
         orbital_weights = site_weights[matrices.atom_of_orbital]
         sums = _Sums(matrices, functional, site_weights, d_h, d_m)
         for s in states:
             one = len(s.kpoints) == 1 and matrices.sparse
-            q = sums.add_sparse(s) if one else sums.add_batch(s)
-            _, g_mu = functional.slopes(s.levels[:, : q.shape[1]])
-            mu_slope += float(s.weights @ (q * g_mu).sum(axis=1))
-            f1 = fermi_slopes(s.levels, functional.mu, functional.kT)[0]
-            number_slope += float(s.weights @ f1.sum(axis=1))
+            q = sums.add_sparse(s, alone) if one else sums.add_batch(s)
+            mu_slope += _mu_slope(s, functional, q)
             add_spectral(matrices, p, s, functional.values(s.levels))
         d_m.diagonal += orbital_weights * p.diagonal
         for k, (pairs, block) in enumerate(zip(matrices.groups, p.blocks, strict=True)):
             mean = (site_weights[pairs.i] + site_weights[pairs.j]) / 2
             d_m.blocks[k] += block * mean[:, None, None]
         gradients.append((d_h, d_m, p))
-    if functional.fixed_number and abs(number_slope) > 1e-200:
-        # The number of electrons is fixed: d mu = sum f' d eps / sum f'.
+    if responds and alone is None:
         shift = mu_slope / number_slope
         for (matrices, states), (d_h, d_m, _) in zip(channels, gradients, strict=True):
             for s in states:
@@ -59,6 +63,17 @@ def weighted_gradients(
                 add_spectral(matrices, d_h, s, factors)
                 add_spectral(matrices, d_m, s, -factors * s.levels)
     return gradients
+
+
+def _number_slope(s: States, functional: LevelFunctional) -> float:
+    """``sum f'``: where the number of electrons is fixed, ``d mu = sum f' d eps / sum f'``."""
+    return float(s.weights @ fermi_slopes(s.levels, functional.mu, functional.kT)[0].sum(axis=1))
+
+
+def _mu_slope(s: States, functional: LevelFunctional, q: np.ndarray) -> float:
+    """Derivative of the energy with respect to mu at constant levels, from the diagonal of Q~ (k, levels)."""
+    _, g_mu = functional.slopes(s.levels[:, : q.shape[1]])
+    return float(s.weights @ (q * g_mu).sum(axis=1))
 
 
 @dataclass
@@ -87,14 +102,16 @@ class _Sums:
         matrices.gather(self.d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
         return np.diagonal(q, axis1=1, axis2=2).real
 
-    def add_sparse(self, s: States) -> np.ndarray:
+    def add_sparse(self, s: States, number_slope: float | None = None) -> np.ndarray:
         """As :meth:`add_batch` for one k-point, with as few products as possible.
 
-        Levels are occupied (o) or empty, and g and its divided differences vanish between empty ones. Each pair
-        of levels is visited once: with U the upper triangle of Q~ o g[s,t], rows o, half its diagonal,
+        With `number_slope`, ``sum f'`` of these states, the response of mu by them is added as well.
+
+        Levels are occupied (o) or empty, and g and its divided differences vanish between empty ones. Each
+        pair of levels is visited once: with U the upper triangle of Q~ o g[s,t], rows o, half its diagonal,
         ``C X C^H = C_o Y + Y^H C_o^H``, ``Y = U C^H``, of which only elements on the pattern are needed. As
-        ``(eps g)[s,t] = eps_s g[s,t] + g_t``, the same of eps g has ``eps Y + U' g C_o^H``, U' that triangle of
-        Q~_oo. Rows of U go by panels, so that what lies below its diagonal is not computed.
+        ``(eps g)[s,t] = eps_s g[s,t] + g_t``, the same of eps g has ``eps Y + U' g C_o^H``, U' that triangle
+        of Q~_oo. Rows of U go by panels, so that what lies below its diagonal is not computed.
         """
         matrices, functional = self.matrices, self.functional
         c, e = s.vectors[0], s.levels[0]
@@ -114,6 +131,12 @@ class _Sums:
             x = q[:, : o - low] * g[low:o]
             np.matmul(c[:, low:o], x.conj().T, out=y_eps[:, panel])
         del terms, q, x
+        if number_slope is not None:
+            factors = fermi_slopes(e[:o], functional.mu, functional.kT)[0]
+            factors *= _mu_slope(s, functional, diagonal[None]) / number_slope / 2
+            near = np.flatnonzero(factors)
+            part = slice(near[0], near[-1] + 1)
+            y[:, part] += c[:, part] * factors[part]
         _add_symmetric(matrices, self.d_h, c, y, np.ones(o), s)
         y *= e[:o]
         y_eps += y

@@ -107,7 +107,7 @@ class TestAtOneKpoint:
 
 @pytest.mark.parametrize("kpoint", KPOINTS)
 @pytest.mark.parametrize("needed", [None, 20, 0])
-@pytest.mark.parametrize("block", [96, 20])
+@pytest.mark.parametrize("block", [64, 20])
 def test_eigenstates(kpoint, needed, block, monkeypatch):
     monkeypatch.setattr(spectrum, "_REFLECTORS", block)
     matrices = build_matrices(NRLModel("nrl-Si-sp"), silicon((3, 3, 1)))

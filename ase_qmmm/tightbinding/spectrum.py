@@ -55,7 +55,7 @@ class States:
 _BATCH_SIZE = 64
 _BATCH_ELEMENTS = 2_000_000
 # Reflectors that are applied at once.
-_REFLECTORS = 96
+_REFLECTORS = 64
 
 
 def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
@@ -187,23 +187,25 @@ def _reflect(h: np.ndarray, tau: np.ndarray, vectors: np.ndarray) -> None:
     trapezoidal, ``T^-1`` the upper triangle of ``V^H V`` with 1 / tau on its diagonal (Puglisi, SIAM J. Sci.
     Stat. Comput. 13, 723 (1992)).
     """
-    gemm, trsm = get_blas_funcs(("gemm", "trsm"), (h,))
+    names = ("gemm", "trsm", "herk" if np.iscomplexobj(h) else "syrk")
+    gemm, trsm, rank_k = get_blas_funcs(names, (h,))
+    below = np.tri(_REFLECTORS, k=-1)
     for low in reversed(range(0, len(tau), _REFLECTORS)):
-        block = slice(low, min(low + _REFLECTORS, len(tau)))
+        high = min(low + _REFLECTORS, len(tau))
         # The reflectors start one below the diagonal.
-        v = np.asfortranarray(np.tril(h[low + 1 :, block], -1))
+        v = h[low + 1 :, low:high].copy(order="F")
+        v[: high - low] *= below[: high - low, : high - low]
         np.fill_diagonal(v, 1.0)
-        scale = tau[block].copy()
-        v[:, scale == 0] = 0.0  # nothing to reflect
-        scale[scale == 0] = 1.0
-        adjoint = v.conj().T
-        inverse = np.triu(adjoint @ v, 1)
+        scale = tau[low:high].copy()
+        if not scale.all():
+            v[:, scale == 0] = 0.0  # nothing to reflect
+            scale[scale == 0] = 1.0
+        inverse = rank_k(1.0, v, trans=2 if np.iscomplexobj(v) else 1)
         np.fill_diagonal(inverse, 1 / scale)
-        rows = vectors[low + 1 :]
-        product = adjoint @ rows
-        v = trsm(1.0, inverse, v, side=1)
-        # BLAS takes the transpose of arrays in C order, and adds in place.
-        gemm(-1.0, product.T, v, beta=1.0, c=rows.T, trans_b=1, overwrite_c=1)
+        # BLAS takes the transpose of arrays in C order, and adds in place: rows^T -= (V^H rows)^T T^T V^T.
+        rows = vectors[low + 1 :].T
+        product = trsm(1.0, inverse, gemm(1.0, rows, v.conj()), side=1, trans_a=1, overwrite_b=1)
+        gemm(-1.0, product, v, beta=1.0, c=rows, trans_b=1, overwrite_c=1)
 
 
 def _check(info: int, routine: str) -> None:

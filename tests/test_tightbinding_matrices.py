@@ -107,9 +107,11 @@ class TestAtOneKpoint:
 
 @pytest.mark.parametrize("kpoint", KPOINTS)
 @pytest.mark.parametrize("needed", [None, 20, 0])
-@pytest.mark.parametrize("block", [64, 20])
-def test_eigenstates(kpoint, needed, block, monkeypatch):
+@pytest.mark.parametrize(("block", "aliased"), [(64, 4096), (20, 8)])
+def test_eigenstates(kpoint, needed, block, aliased, monkeypatch):
+    """With one block of reflectors, and with several and padded rows."""
     monkeypatch.setattr(spectrum, "_REFLECTORS", block)
+    monkeypatch.setattr(spectrum, "_ALIASED", aliased)
     matrices = build_matrices(NRLModel("nrl-Si-sp"), silicon((3, 3, 1)))
     k = np.array([KPOINTS[kpoint]])
     count = None if needed is None else lambda levels: needed

@@ -56,6 +56,8 @@ _BATCH_SIZE = 64
 _BATCH_ELEMENTS = 2_000_000
 # Reflectors that are applied at once.
 _REFLECTORS = 64
+# Rows a multiple of this many bytes apart compete for the same places of the caches.
+_ALIASED = 4096
 
 
 def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +171,9 @@ def _solve_one(
     _check(info, "stevd")
     count = n if n_vectors is None else min(max(1, n_vectors(levels)), n)
     # States of an orbital lie in a row, so that LAPACK sees the transpose: C^H = (Q Z)^H L^-1.
-    vectors = np.array(rotation[:, :count], dtype=h.dtype, order="C")
+    padded = count + 8 if count * h.itemsize % _ALIASED == 0 else count
+    vectors = np.zeros((n, padded), dtype=h.dtype)
+    vectors[:, :count] = rotation[:, :count]
     del rotation
     _reflect(h, tau, vectors)
     del h
@@ -177,6 +181,7 @@ def _solve_one(
     if is_complex:
         np.conjugate(vectors, out=vectors)
     vectors = trsm(1.0, factor, vectors.T, side=1, lower=1, overwrite_b=1).T
+    vectors = np.ascontiguousarray(vectors[:, :count])
     return levels[None], np.conjugate(vectors, out=vectors)[None] if is_complex else vectors[None]
 
 

@@ -1,7 +1,8 @@
 """Errors, block sizes and times of divide and conquer: python benchmarks/divide_and_conquer.py [PART ...].
 
-Parts: small, medium, wide, decay, blocks, times, large. Silicon (nrl-Si-sp, kT = 0.1 eV), mu of the crystal,
-atoms rattled by 0.03 Å in each direction. Set OPENBLAS_NUM_THREADS=1 for the times of the documentation.
+Parts: small, medium, bar, plate, wide, decay, blocks, times, large. Silicon (nrl-Si-sp, kT = 0.1 eV), mu of
+the crystal, atoms rattled by 0.03 Å in each direction. Set OPENBLAS_NUM_THREADS=1 for the times of the
+documentation.
 """
 
 import sys
@@ -17,6 +18,8 @@ MU = 5.8222  # eV: fermi_level(TightBinding("nrl-Si-sp"), CRYSTAL)
 CRYSTAL = Crystal(bulk("Si", a=5.42641))
 CONVERGED = {"size": (2, 2, 2), "gamma": True}  # for 216 atoms and more
 GAMMA = (1, 1, 1)
+# Two real points that leave images across the edges of a box, at 1.4 times its length.
+TWO_POINTS = {"bar": ((0, 0, 0), (0, 0, 0.5)), "plate": ((0, 0, 0), (0, 0.5, 0.5))}
 
 
 def model(**options):
@@ -33,10 +36,12 @@ def silicon(cells, vacancy=False):
 
 def solver(kind, block, buffer):
     """Open clusters of atoms and images only, or periodic boxes at Gamma or with k-points."""
+    two_points = {f"periodic, {name}": PeriodicBoundary(CRYSTAL, kpts=k) for name, k in TWO_POINTS.items()}
     boundaries = {
         "open": OpenBoundary(keep_periodic=False),
         "periodic": PeriodicBoundary(CRYSTAL),
         "periodic, Gamma": PeriodicBoundary(CRYSTAL, kpts=GAMMA),
+        **two_points,
     }
     return DivideAndConquer(block=block, buffer=buffer, boundary=boundaries[kind])
 
@@ -64,9 +69,9 @@ def header(title, *columns):
     print("|" + "---|" * len(columns))
 
 
-def compare(atoms, exact, kind, block, buffer):
+def compare(atoms, exact, kind, block, buffer, kpts=CONVERGED):
     """Errors of forces (eV/Å, largest and rms) and of the energy (meV/atom), atoms per cluster, seconds."""
-    calc = model(kpts=CONVERGED, solver=solver(kind, block, buffer))
+    calc = model(kpts=kpts, solver=solver(kind, block, buffer))
     result, seconds = timed(calc, atoms)
     error = np.linalg.norm(result.forces - exact.forces, axis=1)
     shift = 1e3 * (result.energy - exact.energy) / len(atoms)
@@ -77,12 +82,12 @@ def compare(atoms, exact, kind, block, buffer):
 COLUMNS = ("boundary", "block", "buffer", "cluster", "largest", "rms", "energy, meV/atom", "s")
 
 
-def errors(title, atoms, cases):
+def errors(title, atoms, cases, block=5.43, kpts=CONVERGED):
     """Against the dense solver, over the buffer."""
-    exact, seconds = timed(model(kpts=CONVERGED), atoms)
+    exact, seconds = timed(model(kpts=kpts), atoms)
     header(f"{title} (dense: {seconds:.1f} s)", *COLUMNS)
     for kind, buffer in cases:
-        compare(atoms, exact, kind, 5.43, buffer)
+        compare(atoms, exact, kind, block, buffer, kpts)
 
 
 def small():
@@ -96,6 +101,22 @@ def medium():
     """512 atoms."""
     cases = [("open", 7.0), ("open", 8.0), ("periodic", 3.3), ("periodic, Gamma", 6.0), ("periodic", 6.0)]
     errors("512 atoms", silicon(4), cases)
+
+
+def bar():
+    """A bar of 2 x 2 x 12 cells in slices of one cell, and of other lengths, in boxes of 3 to 6 cells."""
+    kinds = ("periodic, Gamma", "periodic, bar")
+    atoms = silicon((2, 2, 12))
+    cases = [(kind, buffer) for buffer in (6.0, 8.1, 11.3, 14.0) for kind in kinds]
+    errors("bar of 384 atoms", atoms, cases, kpts=GAMMA)
+    for block, buffer in ((8.14, 7.4), (9.3, 6.6), (10.85, 6.0)):
+        errors("the same, other blocks", atoms, [("periodic, bar", buffer)], block, GAMMA)
+
+
+def plate():
+    """A plate of 2 x 6 x 6 cells in columns of one by one: boxes of 3 x 3 and 4 x 4."""
+    cases = [("periodic, plate", 6.0), ("periodic, Gamma", 8.1), ("periodic, plate", 8.1)]
+    errors("plate of 576 atoms", silicon((2, 6, 6)), cases, kpts=TWO_POINTS["plate"])
 
 
 def decay():
@@ -167,7 +188,7 @@ def large():
     times((8,))
 
 
-PARTS = {part.__name__: part for part in (small, medium, wide, decay, blocks, times, large)}
+PARTS = {part.__name__: part for part in (small, medium, bar, plate, wide, decay, blocks, times, large)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

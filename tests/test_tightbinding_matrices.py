@@ -10,8 +10,9 @@ from helpers import assert_derivative, moved
 from scipy.linalg import eigh
 
 from ase_qmmm import TightBinding
-from ase_qmmm.tightbinding import NRLModel
-from ase_qmmm.tightbinding.matrices import build_matrices
+from ase_qmmm.tightbinding import NRLModel, spectrum
+from ase_qmmm.tightbinding import weighted as gradients
+from ase_qmmm.tightbinding.matrices import Matrices, build_matrices
 from ase_qmmm.tightbinding.spectrum import eigenstates
 
 KPOINTS = {
@@ -89,10 +90,28 @@ class TestAtOneKpoint:
         expected = (matrices.overlap(k)[0] @ vectors)[atoms[matrices.atom_of_orbital]]
         assert np.abs(matrices.overlap_times(vectors, k[0], atoms) - expected).max() < 1e-12
 
+    def test_weighted_overlap_times(self, matrices, kpoint, rng):
+        """Rows of atoms within reach of the weights; the others of the whole product are zero."""
+        k = np.array([KPOINTS[kpoint]])
+        m = matrices.overlap(k)[0]
+        vectors = rng.normal(size=(matrices.size, 5)).astype(m.dtype)
+        weights = rng.uniform(-1.0, 1.0, matrices.n_atoms)
+        weights[1:] *= rng.integers(2, size=matrices.n_atoms - 1)
+        w = np.diag(weights[matrices.atom_of_orbital])
+        expected = (w @ m + m @ w) @ vectors[:, :3] / 2
+        reached = matrices.weight_reach(weights)[matrices.atom_of_orbital]
+        got = matrices.weighted_overlap_times(vectors, k[0], weights, 3)
+        assert np.abs(got - expected[reached]).max() < 1e-12
+        assert np.abs(expected[~reached]).max(initial=0.0) == 0.0
+
 
 @pytest.mark.parametrize("kpoint", KPOINTS)
 @pytest.mark.parametrize("needed", [None, 20, 0])
-def test_eigenstates(kpoint, needed):
+@pytest.mark.parametrize(("block", "aliased"), [(64, 4096), (20, 8)])
+def test_eigenstates(kpoint, needed, block, aliased, monkeypatch):
+    """With one block of reflectors, and with several and padded rows."""
+    monkeypatch.setattr(spectrum, "_REFLECTORS", block)
+    monkeypatch.setattr(spectrum, "_ALIASED", aliased)
     matrices = build_matrices(NRLModel("nrl-Si-sp"), silicon((3, 3, 1)))
     k = np.array([KPOINTS[kpoint]])
     count = None if needed is None else lambda levels: needed
@@ -136,3 +155,22 @@ def test_derivatives_of_matrices(model, order):
     for n, tensor in enumerate(functions(0.0, order)):
         change = np.tensordot(u, tensor, 1)
         assert_derivative(lambda h, n=n: functions(h, order - 1)[n], change, noise=1e-12)
+
+
+@pytest.mark.parametrize("kpts", [(1, 1, 1), {"size": (1, 1, 2), "gamma": False}], ids=["real", "complex"])
+@pytest.mark.parametrize("ensemble", [{"mu": 5.8}, {}, {"energy": "band"}], ids=["mu", "N-free", "N-band"])
+@pytest.mark.parametrize("weighted", [18, 2])
+def test_weighted_gradient_by_panels(ensemble, kpts, weighted, rng, monkeypatch):
+    """Products on the pattern, by panels of levels, are those of whole matrices."""
+    atoms = silicon((3, 3, 1))
+    calc = TightBinding(kT=0.05, kpts=kpts, **ensemble)
+    weights = rng.uniform(0.5, 1.5, len(atoms)) * (np.arange(len(atoms)) < weighted)
+    results = []
+    for sparse in (False, True):
+        monkeypatch.setattr(Matrices, "sparse", sparse)
+        monkeypatch.setattr(gradients, "_PANEL", 17)
+        results.append(calc.evaluate(atoms, weights))
+    whole, panels = results
+    assert np.abs(panels.forces - whole.forces).max() < 1e-11
+    assert np.abs(panels.virial - whole.virial).max() < 1e-10
+    assert np.abs(panels.energies - whole.energies).max() < 1e-11

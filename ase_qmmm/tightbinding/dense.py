@@ -80,8 +80,11 @@ def evaluate(calc: TightBinding, atoms: Atoms, site_weights: np.ndarray | None) 
         gradients = [plain_gradient(matrices, states, functional) for matrices, states in solution]
     else:
         gradients = weighted_gradients(list(solution), functional, site_weights)
+    extrapolated = functional.kind == "free" and functional.fixed_number
     for (matrices, states), (d_h, d_m, values) in zip(solution, gradients, strict=True):
-        channel_heat = _site_heat(matrices, states, functional)
+        channel_heat = np.zeros(n)
+        if extrapolated or (values is None and functional.variational):
+            channel_heat = _site_heat(matrices, states, functional)
         heat += channel_heat
         energies += _site_energies(matrices, states, functional, channel_heat, (d_h, d_m, values))
         f, v = matrices.forces_and_virial(matrices.pair_gradients(d_h, d_m))
@@ -94,7 +97,7 @@ def evaluate(calc: TightBinding, atoms: Atoms, site_weights: np.ndarray | None) 
         forces += f
         virial += v
     energy = float(energies.sum() if site_weights is None else site_weights @ energies)
-    cold = energies + heat / 2 if functional.kind == "free" and functional.fixed_number else None
+    cold = energies + heat / 2 if extrapolated else None
     return SiteResult(energy, energies, forces, virial, cold)
 
 
@@ -134,11 +137,10 @@ def _site_energies(
 
 
 def _site_heat(matrices: Matrices, states: list[States], functional: LevelFunctional) -> np.ndarray:
-    """Product of kT and the site entropies (n,), eV; zero for the band energy, which has none."""
+    """Product of kT and the site entropies (n,), eV."""
     heat = matrices.pattern()
-    if functional.kind != "band":
-        for s in states:
-            # Only levels near mu carry entropy, so that this product is small.
-            factors = 2 * functional.kT * entropy(s.levels, functional.mu, functional.kT)
-            add_spectral(matrices, heat, s, factors)
+    for s in states:
+        # Only levels near mu carry entropy, so that this product is small.
+        factors = 2 * functional.kT * entropy(s.levels, functional.mu, functional.kT)
+        add_spectral(matrices, heat, s, factors)
     return matrices.site_traces(heat)

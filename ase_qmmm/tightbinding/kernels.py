@@ -212,35 +212,49 @@ def pair_gradients(density_h, density_m, h1, m1, out):
 def overlap_product(vectors, first_i, first_j, blocks, phases, place, out):
     """Add chosen rows of the product of the pair blocks of M (one k-point) with `vectors` (N, s) to `out`.
 
+    As many columns as `out` has.
     ``place[row]`` is where a row goes in `out`, negative for rows that are left out; all orbitals of an
     atom are there, or none.
     """
-    for low in range(0, vectors.shape[1], _CHUNK):
-        here = slice(low, min(low + _CHUNK, vectors.shape[1]))
+    for low in range(0, out.shape[1], _CHUNK):
+        here = slice(low, min(low + _CHUNK, out.shape[1]))
         for p in range(len(blocks)):
             i, j = first_i[p], first_j[p]
             if place[i] >= 0:
-                for a in range(blocks.shape[1]):
-                    _add_rows(out[place[i] + a, here], vectors, j, blocks[p, a], phases[p], here)
+                _add_block(out, place[i], blocks[p], phases[p], vectors, j, here)
             if place[j] >= 0:
-                for b in range(blocks.shape[2]):
-                    phase = np.conj(phases[p])
-                    _add_rows(out[place[j] + b, here], vectors, i, blocks[p, :, b], phase, here)
+                _add_block(out, place[j], blocks[p].T, np.conj(phases[p]), vectors, i, here)
 
 
 @njit(cache=True, inline="always")
-def _add_rows(target, vectors, first, coefficients, phase, here):
-    # Two rows at a time halve the traffic of the target.
-    n = len(coefficients)
-    for a in range(0, n - 1, 2):
-        f0, f1 = coefficients[a] * phase, coefficients[a + 1] * phase
-        v0, v1 = vectors[first + a, here], vectors[first + a + 1, here]
-        for s in range(len(target)):
-            target[s] += f0 * v0[s] + f1 * v1[s]
-    if n % 2:
-        f0, v0 = coefficients[n - 1] * phase, vectors[first + n - 1, here]
-        for s in range(len(target)):
-            target[s] += f0 * v0[s]
+def _add_block(out, row, block, phase, vectors, first, here):
+    # Two rows by two: each row is read and written half as often.
+    na, nb = block.shape
+    for a in range(0, na - 1, 2):
+        t0, t1 = out[row + a, here], out[row + a + 1, here]
+        for b in range(0, nb - 1, 2):
+            f00, f01 = block[a, b] * phase, block[a, b + 1] * phase
+            f10, f11 = block[a + 1, b] * phase, block[a + 1, b + 1] * phase
+            v0, v1 = vectors[first + b, here], vectors[first + b + 1, here]
+            for s in range(len(t0)):
+                x0, x1 = v0[s], v1[s]
+                t0[s] += f00 * x0 + f01 * x1
+                t1[s] += f10 * x0 + f11 * x1
+        if nb % 2:
+            f00, f10, v0 = (
+                block[a, nb - 1] * phase,
+                block[a + 1, nb - 1] * phase,
+                vectors[first + nb - 1, here],
+            )
+            for s in range(len(t0)):
+                t0[s] += f00 * v0[s]
+                t1[s] += f10 * v0[s]
+    if na % 2:
+        t0 = out[row + na - 1, here]
+        for b in range(nb):
+            f00, v0 = block[na - 1, b] * phase, vectors[first + b, here]
+            for s in range(len(t0)):
+                t0[s] += f00 * v0[s]
 
 
 @njit(cache=True)
@@ -260,21 +274,13 @@ def _divided(levels, values, slopes, near, s, t):
 
 
 @njit(cache=True)
-def weigh_rows(levels, values, slopes, near, half, x):
-    """``X = [Q_oo o g, 2 Q_ou o g]`` from twice Q, of which the square part is yet to be made Hermitian.
+def weigh_rows(levels, values, slopes, near, q, x):
+    """Upper triangles of rows q (m, N) of a matrix Q, and x of ``Q o g[s,t]``, with half of the diagonal.
 
-    `half` (o, N) holds A with ``Q_oo = (A_oo + A_oo^H) / 2``, ``Q_ou = A_ou / 2``; Q_oo replaces A_oo.
+    Levels, and columns of q, begin with that of the first row.
     """
-    o = len(half)
-    # In squares, as one half of the reads runs against the order in memory.
-    for top in range(0, o, 32):
-        for left in range(0, top + 1, 32):
-            for s in range(top, min(top + 32, o)):
-                for t in range(left, min(left + 32, s + 1)):
-                    q = (half[s, t] + np.conj(half[t, s])) / 2
-                    half[s, t], half[t, s] = q, np.conj(q)
-                    x[s, t] = q * _divided(levels, values, slopes, near, s, t)
-                    x[t, s] = np.conj(x[s, t])
-    for s in range(o):
-        for t in range(o, len(levels)):
-            x[s, t] = half[s, t] * _divided(levels, values, slopes, near, s, t)
+    for s in range(len(q)):
+        q[s, :s], x[s, :s] = 0.0, 0.0
+        q[s, s] /= 2
+        for t in range(s, len(levels)):
+            x[s, t] = q[s, t] * _divided(levels, values, slopes, near, s, t)

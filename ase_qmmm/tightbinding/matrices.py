@@ -242,6 +242,31 @@ class Matrices:
             kernels.overlap_product(vectors, g.first_i, g.first_j, g.overlap[0], phases, place, out)
         return out
 
+    def weight_reach(self, site_weights: np.ndarray) -> np.ndarray:
+        """Atoms (mask) that have a weight, or a neighbour with one."""
+        reached: np.ndarray = site_weights != 0
+        weighted = reached.copy()
+        for g in self.groups:
+            reached[g.i[weighted[g.j]]] = True
+            reached[g.j[weighted[g.i]]] = True
+        return reached
+
+    def weighted_overlap_times(
+        self, vectors: np.ndarray, kpoint: np.ndarray, site_weights: np.ndarray, count: int
+    ) -> np.ndarray:
+        """``(W M(k) + M(k) W) / 2`` times the first `count` of `vectors`, rows of :meth:`weight_reach`."""
+        orbital_weights = site_weights[self.atom_of_orbital]
+        chosen = self.weight_reach(site_weights)[self.atom_of_orbital]
+        out: np.ndarray = orbital_weights[chosen, None] * vectors[chosen, :count]
+        place = np.where(chosen, np.cumsum(chosen) - 1, -1)
+        for g in self.groups:
+            mean = (site_weights[g.i] + site_weights[g.j]) / 2
+            used = np.flatnonzero(mean)
+            blocks = g.overlap[0][used] * mean[used, None, None]
+            phases = self.phases(g, kpoint[None])[0][used]
+            kernels.overlap_product(vectors, g.first_i[used], g.first_j[used], blocks, phases, place, out)
+        return out
+
     def pattern(self) -> PatternDensity:
         """A zero density on the pattern of this structure."""
         return PatternDensity(np.zeros(self.size), [np.zeros(g.hopping[0].shape) for g in self.groups])

@@ -54,8 +54,10 @@ class States:
 # Up to this size all k-points are solved in one batched call, which saves the overhead of each.
 _BATCH_SIZE = 64
 _BATCH_ELEMENTS = 2_000_000
-# Work space of ormqr per row: LAPACK's largest block.
-_MQR_BLOCK = 64
+# Reflectors that are applied at once.
+_REFLECTORS = 64
+# Rows a multiple of this many bytes apart compete for the same places of the caches.
+_ALIASED = 4096
 
 
 def reduced_kpoints(kpts: Any, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
@@ -153,10 +155,9 @@ def _solve_one(
     h = matrices.hamiltonian_triangle(k)[0].T
     m = matrices.overlap_triangle(k)[0].T
     n = len(h)
-    prefix = "un" if np.iscomplexobj(h) else "or"
     standard, tridiagonal = ("hegst", "hetrd") if np.iscomplexobj(h) else ("sygst", "sytrd")
-    names = ("potrf", standard, tridiagonal, f"{tridiagonal}_lwork", f"{prefix}mqr")
-    potrf, gst, trd, trd_lwork, mqr = get_lapack_funcs(names, (h,))
+    names = ("potrf", standard, tridiagonal, f"{tridiagonal}_lwork")
+    potrf, gst, trd, trd_lwork = get_lapack_funcs(names, (h,))
     (stevd,) = get_lapack_funcs(("stevd",), (h.real,))
     (trsm,) = get_blas_funcs(("trsm",), (h,))
 
@@ -169,22 +170,47 @@ def _solve_one(
     levels, rotation, info = stevd(diagonal, off, compute_v=1)
     _check(info, "stevd")
     count = n if n_vectors is None else min(max(1, n_vectors(levels)), n)
-    # From here on rows are states, (Q Z)^H = Z^H Q^H, so that in the end the states of an orbital lie in a
-    # row. The reflectors of sytrd start one below the diagonal and leave the first orbital alone. Read from
-    # the second element of h on they are those of geqrf, if the first orbital is put last.
-    h[0, 1:] = 0.0
-    reflectors = h.T.reshape(-1)[1 : 1 + n * (n - 1)].reshape(n - 1, n).T
-    rest = np.empty((n, count), dtype=h.dtype)
-    rest[:-1], rest[-1] = rotation[1:, :count], rotation[0, :count]
+    # States of an orbital lie in a row, so that LAPACK sees the transpose: C^H = (Q Z)^H L^-1.
+    padded = count + 8 if count * h.itemsize % _ALIASED == 0 else count
+    vectors = np.zeros((n, padded), dtype=h.dtype)
+    vectors[:, :count] = rotation[:, :count]
     del rotation
-    adjoint = "C" if prefix == "un" else "T"
-    turned, _, info = mqr("R", adjoint, reflectors, tau, rest.T, lwork=_MQR_BLOCK * n, overwrite_c=1)
-    _check(info, "ormqr")
-    vectors = np.empty((n, count), dtype=h.dtype)
-    vectors[1:], vectors[0] = turned.T[:-1], turned.T[-1]
-    del h, reflectors, rest, turned
+    _reflect(h, tau, vectors)
+    del h
+    is_complex = np.iscomplexobj(vectors)
+    if is_complex:
+        np.conjugate(vectors, out=vectors)
     vectors = trsm(1.0, factor, vectors.T, side=1, lower=1, overwrite_b=1).T
-    return levels[None], np.conjugate(vectors, out=vectors)[None] if prefix == "un" else vectors[None]
+    vectors = np.ascontiguousarray(vectors[:, :count])
+    return levels[None], np.conjugate(vectors, out=vectors)[None] if is_complex else vectors[None]
+
+
+def _reflect(h: np.ndarray, tau: np.ndarray, vectors: np.ndarray) -> None:
+    """Multiply `vectors` (N, s), C order, by the unitary matrix of ``sytrd`` (lower) from the left, in place.
+
+    As ``ormqr``, with larger blocks: the product of some reflectors is ``1 - V T V^H``, V unit lower
+    trapezoidal, ``T^-1`` the upper triangle of ``V^H V`` with 1 / tau on its diagonal (Puglisi, SIAM J. Sci.
+    Stat. Comput. 13, 723 (1992)).
+    """
+    names = ("gemm", "trsm", "herk" if np.iscomplexobj(h) else "syrk")
+    gemm, trsm, rank_k = get_blas_funcs(names, (h,))
+    below = np.tri(_REFLECTORS, k=-1)
+    for low in reversed(range(0, len(tau), _REFLECTORS)):
+        high = min(low + _REFLECTORS, len(tau))
+        # The reflectors start one below the diagonal.
+        v = h[low + 1 :, low:high].copy(order="F")
+        v[: high - low] *= below[: high - low, : high - low]
+        np.fill_diagonal(v, 1.0)
+        scale = tau[low:high].copy()
+        if not scale.all():
+            v[:, scale == 0] = 0.0  # nothing to reflect
+            scale[scale == 0] = 1.0
+        inverse = rank_k(1.0, v, trans=2 if np.iscomplexobj(v) else 1)
+        np.fill_diagonal(inverse, 1 / scale)
+        # BLAS takes the transpose of arrays in C order, and adds in place: rows^T -= (V^H rows)^T T^T V^T.
+        rows = vectors[low + 1 :].T
+        product = trsm(1.0, inverse, gemm(1.0, rows, v.conj()), side=1, trans_a=1, overwrite_b=1)
+        gemm(-1.0, product, v, beta=1.0, c=rows, trans_b=1, overwrite_c=1)
 
 
 def _check(info: int, routine: str) -> None:

@@ -13,6 +13,9 @@ from .spectrum import States, fermi_slopes
 
 __all__ = ["Gradient", "weighted_gradients"]
 
+# Levels of a panel: long enough for matrix products, short beside the number of levels.
+_PANEL = 128
+
 Gradient = tuple[PatternDensity, PatternDensity, PatternDensity | None]
 
 
@@ -29,26 +32,30 @@ def weighted_gradients(
     site_weights : ndarray, shape (n,)
     """
     gradients: list[Gradient] = []
-    mu_slope, number_slope = 0.0, 0.0
+    everything = [s for _, states in channels for s in states]
+    number_slope = 0.0
+    if functional.fixed_number:
+        number_slope = sum(_number_slope(s, functional) for s in everything)
+    responds = abs(number_slope) > 1e-200
+    # One k-point of one spin knows the response of mu at once, which saves two products.
+    single = len(everything) == 1 and len(everything[0].kpoints) == 1 and channels[0][0].sparse
+    alone = number_slope if responds and single else None
+    mu_slope = 0.0
     for matrices, states in channels:
         d_h, d_m, p = matrices.pattern(), matrices.pattern(), matrices.pattern()
         orbital_weights = site_weights[matrices.atom_of_orbital]
         sums = _Sums(matrices, functional, site_weights, d_h, d_m)
         for s in states:
             one = len(s.kpoints) == 1 and matrices.sparse
-            q = sums.add_sparse(s) if one else sums.add_batch(s)
-            _, g_mu = functional.slopes(s.levels[:, : q.shape[1]])
-            mu_slope += float(s.weights @ (q * g_mu).sum(axis=1))
-            f1 = fermi_slopes(s.levels, functional.mu, functional.kT)[0]
-            number_slope += float(s.weights @ f1.sum(axis=1))
+            q = sums.add_sparse(s, alone) if one else sums.add_batch(s)
+            mu_slope += _mu_slope(s, functional, q)
             add_spectral(matrices, p, s, functional.values(s.levels))
         d_m.diagonal += orbital_weights * p.diagonal
         for k, (pairs, block) in enumerate(zip(matrices.groups, p.blocks, strict=True)):
             mean = (site_weights[pairs.i] + site_weights[pairs.j]) / 2
             d_m.blocks[k] += block * mean[:, None, None]
         gradients.append((d_h, d_m, p))
-    if functional.fixed_number and abs(number_slope) > 1e-200:
-        # The number of electrons is fixed: d mu = sum f' d eps / sum f'.
+    if responds and alone is None:
         shift = mu_slope / number_slope
         for (matrices, states), (d_h, d_m, _) in zip(channels, gradients, strict=True):
             for s in states:
@@ -56,6 +63,17 @@ def weighted_gradients(
                 add_spectral(matrices, d_h, s, factors)
                 add_spectral(matrices, d_m, s, -factors * s.levels)
     return gradients
+
+
+def _number_slope(s: States, functional: LevelFunctional) -> float:
+    """``sum f'``: where the number of electrons is fixed, ``d mu = sum f' d eps / sum f'``."""
+    return float(s.weights @ fermi_slopes(s.levels, functional.mu, functional.kT)[0].sum(axis=1))
+
+
+def _mu_slope(s: States, functional: LevelFunctional, q: np.ndarray) -> float:
+    """Derivative of the energy with respect to mu at constant levels, from the diagonal of Q~ (k, levels)."""
+    _, g_mu = functional.slopes(s.levels[:, : q.shape[1]])
+    return float(s.weights @ (q * g_mu).sum(axis=1))
 
 
 @dataclass
@@ -84,36 +102,62 @@ class _Sums:
         matrices.gather(self.d_m, -c @ (q * difference) @ adjoint, s.kpoints, s.weights)
         return np.diagonal(q, axis1=1, axis2=2).real
 
-    def add_sparse(self, s: States) -> np.ndarray:
+    def add_sparse(self, s: States, number_slope: float | None = None) -> np.ndarray:
         """As :meth:`add_batch` for one k-point, with as few products as possible.
 
-        Levels are occupied (o) or empty (u), and g and its divided differences vanish between empty ones.
-        With X = Q~ o g[s,t] and its Hermitian part sym, ``C X C^H = sym(C_o Y)``,
-        ``Y = X_oo C_o^H + 2 X_ou C_u^H``, of which only elements on the pattern are needed. As
-        ``(eps g)[s,t] = eps_s g[s,t] + g_t``, the same of eps g is ``sym(C_o (eps Y + Q~_oo g C_o^H))``.
+        With `number_slope`, ``sum f'`` of these states, the response of mu by them is added as well.
+
+        Levels are occupied (o) or empty, and g and its divided differences vanish between empty ones. Each
+        pair of levels is visited once: with U the upper triangle of Q~ o g[s,t], rows o, half its diagonal,
+        ``C X C^H = C_o Y + Y^H C_o^H``, ``Y = U C^H``, of which only elements on the pattern are needed. As
+        ``(eps g)[s,t] = eps_s g[s,t] + g_t``, the same of eps g has ``eps Y + U' g C_o^H``, U' that triangle
+        of Q~_oo. Rows of U go by panels, so that what lies below its diagonal is not computed.
         """
-        matrices, functional, site_weights = self.matrices, self.functional, self.site_weights
-        c, e, kpoint = s.vectors[0], s.levels[0], s.kpoints[0]
+        matrices, functional = self.matrices, self.functional
+        c, e = s.vectors[0], s.levels[0]
+        g, (g_eps, _) = functional.values(s.levels)[0], functional.slopes(s.levels)
         o = max(1, int(np.searchsorted(e, functional.mu + OCCUPIED * functional.kT)))
-        chosen = site_weights != 0
-        rows = chosen[matrices.atom_of_orbital]
-        weights = site_weights[matrices.atom_of_orbital][rows, None]
-        # Twice Q~, rows o, its square part without the Hermitian conjugate.
-        c_rows, mc = c[rows], matrices.overlap_times(c, kpoint, chosen)
-        q = (weights * c_rows[:, :o]).conj().T @ mc
-        q[:, o:] += (weights * mc[:, :o]).conj().T @ c_rows[:, o:]
-        del c_rows, mc
-        g, (g_eps, _) = functional.values(s.levels), functional.slopes(s.levels)
-        x = np.empty_like(q)
-        weigh_rows(e, g[0], g_eps[0], NEAR * functional.kT, q, x)
-        z = c @ x.conj().T  # Y^H, whose rows are orbitals
-        del x
-        half = np.full(o, 0.5)
-        _add_symmetric(matrices, self.d_h, c, z, half, s)
-        z *= e[:o]
-        z += (c[:, :o] * g[0, :o]) @ q[:, :o]
-        _add_symmetric(matrices, self.d_m, c, z, -half, s)
-        return np.diagonal(q).real[None]
+        terms = self._weight_factors(c, s.kpoints[0], o)
+        # Adjoints of Y and of the same of eps g, whose rows are orbitals.
+        y, y_eps = np.empty((len(c), o), c.dtype), np.empty((len(c), o), c.dtype)
+        diagonal = np.empty(o)
+        for low in range(0, o, _PANEL):
+            panel = slice(low, min(low + _PANEL, o))
+            q = sum(left[:, panel].conj().T @ right[:, low:] for left, right in terms)
+            diagonal[panel] = np.diagonal(q).real
+            x = np.empty_like(q)
+            weigh_rows(e[low:], g[low:], g_eps[0, low:], NEAR * functional.kT, q, x)
+            np.matmul(c[:, low:], x.conj().T, out=y[:, panel])
+            x = q[:, : o - low] * g[low:o]
+            np.matmul(c[:, low:o], x.conj().T, out=y_eps[:, panel])
+        del terms, q, x
+        if number_slope is not None:
+            factors = fermi_slopes(e[:o], functional.mu, functional.kT)[0]
+            factors *= _mu_slope(s, functional, diagonal[None]) / number_slope / 2
+            near = np.flatnonzero(factors)
+            part = slice(near[0], near[-1] + 1)
+            y[:, part] += c[:, part] * factors[part]
+        _add_symmetric(matrices, self.d_h, c, y, np.ones(o), s)
+        y *= e[:o]
+        y_eps += y
+        _add_symmetric(matrices, self.d_m, c, y_eps, -np.ones(o), s)
+        return diagonal[None]
+
+    def _weight_factors(
+        self, c: np.ndarray, kpoint: np.ndarray, o: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Matrices (r, o) and (r, N) with ``sum left^H right`` the rows o of Q~, of least inner length r."""
+        matrices, site_weights = self.matrices, self.site_weights
+        orbital_weights = site_weights[matrices.atom_of_orbital]
+        weighted = orbital_weights != 0
+        reached = matrices.weight_reach(site_weights)[matrices.atom_of_orbital]
+        if reached.sum() <= 2 * weighted.sum():
+            # Q has few rows beside those of weighted orbitals: (Q C_o)^H C.
+            right = c if reached.all() else c[reached]
+            return [(matrices.weighted_overlap_times(c, kpoint, site_weights, o), right)]
+        rows, products = c[weighted], matrices.overlap_times(c, kpoint, site_weights != 0)
+        half = orbital_weights[weighted, None] / 2
+        return [(half * rows[:, :o], products), (half * products[:, :o], rows)]
 
 
 def _add_symmetric(

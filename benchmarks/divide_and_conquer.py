@@ -19,7 +19,11 @@ CRYSTAL = Crystal(bulk("Si", a=5.42641))
 CONVERGED = {"size": (2, 2, 2), "gamma": True}  # for 216 atoms and more
 GAMMA = (1, 1, 1)
 # Two real points that leave images across the edges of a box, at 1.4 times its length.
-TWO_POINTS = {"bar": ((0, 0, 0), (0, 0, 0.5)), "plate": ((0, 0, 0), (0, 0.5, 0.5))}
+TWO_POINTS = {
+    "bar": ((0, 0, 0), (0, 0, 0.5)),
+    "plate": ((0, 0, 0), (0, 0.5, 0.5)),
+    "wide": ((0, 0, 0), (0.5, 0.5, 0.5)),
+}
 
 
 def model(**options):
@@ -159,7 +163,7 @@ def blocks():
 
 def wide():
     """1000 atoms in boxes of 512."""
-    errors("1000 atoms", silicon(5), [("periodic, Gamma", 8.1)])
+    errors("1000 atoms", silicon(5), [("periodic, Gamma", 8.1), ("periodic, wide", 8.1)])
 
 
 def times(sizes=(4, 5)):

@@ -51,5 +51,5 @@ class EAMSeries(SiteSeries):
             functions = site.embedding[None]
             self._sites[basis] = EmbeddedSite(monomials, vectors, groups, density, functions, pair)
 
-    def _series(self, basis: int, g: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._sites[basis].expand(g, order)
+    def _series(self, basis: int, g: np.ndarray, lowest: int, highest: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._sites[basis].expand(g, lowest, highest)

@@ -55,7 +55,7 @@ class EmbeddedSite:
         orders = range(self.monomials.order + 1)
         return self.monomials.coefficients([cartesian_derivatives(reduced, vectors, k) for k in orders])
 
-    def expand(self, g: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
+    def expand(self, g: np.ndarray, lowest: int, highest: int) -> tuple[np.ndarray, np.ndarray]:
         """Energies (m,) and gradients (m, s, 3); see :meth:`SiteSeries.expand`."""
         mono = self.monomials
         found: tuple[np.ndarray, np.ndarray] = _kernel(
@@ -68,14 +68,15 @@ class EmbeddedSite:
             mono.axis,
             mono.lower,
             mono.exponents,
-            order,
+            lowest,
+            highest,
         )
         return found
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
 def _embedded(  # type: ignore[no-untyped-def]  # numba infers the types
-    displacements, groups, density, pair, functions, starts, axis, lower, exponents, order
+    displacements, groups, density, pair, functions, starts, axis, lower, exponents, lowest, order
 ):
     """Energies (m,) and gradients (m, s, 3), `LANES` sites side by side."""
     m, n = displacements.shape[:2]
@@ -106,7 +107,7 @@ def _embedded(  # type: ignore[no-untyped-def]  # numba infers the types
                     power[k, a, i] = power[k, one, i] * step[c, i]
             for q in range(1, order + 1):
                 for a in range(starts[q], starts[q + 1]):
-                    f, v = density[k, a], pair[k, a]
+                    f, v = density[k, a], pair[k, a] if q >= lowest else 0.0
                     for i in range(LANES):
                         sums[groups[k], q, i] += f * power[k, a, i]
                         energy[i] += v * power[k, a, i]
@@ -117,7 +118,7 @@ def _embedded(  # type: ignore[no-untyped-def]  # numba infers the types
             for b in range(order + 1):
                 f = functions[t, b]
                 if b > 0:
-                    for q in range(b, order + 1):
+                    for q in range(max(b, lowest), order + 1):
                         for i in range(LANES):
                             energy[i] += f * powers[q, i]
                 if b < order:
@@ -131,7 +132,7 @@ def _embedded(  # type: ignore[no-untyped-def]  # numba infers the types
                     for r in range(b, q):
                         for i in range(LANES):
                             powers[q, i] += last[r, i] * sums[t, q - r, i]
-            # Sums of the orders: a density of degree q meets slopes up to order - q.
+            # Sums of the orders: a density of degree q meets slopes of orders lowest - q to order - q.
             for q in range(1, order):
                 for i in range(LANES):
                     slopes[t, q, i] += slopes[t, q - 1, i]
@@ -139,9 +140,12 @@ def _embedded(  # type: ignore[no-untyped-def]  # numba infers the types
             force[:] = 0.0
             for q in range(1, order + 1):
                 for a in range(starts[q], starts[q + 1]):
-                    f, v = density[k, a], pair[k, a]
+                    f, v = density[k, a], pair[k, a] if q >= lowest else 0.0
                     for i in range(LANES):
                         pull[i] = v + f * slopes[groups[k], order - q, i]
+                    if q < lowest:
+                        for i in range(LANES):
+                            pull[i] -= f * slopes[groups[k], lowest - q - 1, i]
                     for c in range(3):
                         if exponents[a, c]:
                             one = lower[a, c]

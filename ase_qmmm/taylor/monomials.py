@@ -1,7 +1,7 @@
 """Monomials of one displacement vector, by degree, and Taylor coefficients by them.
 
-``f(r + d) = sum_a c_a d^a`` over multi-indices a, with ``c_a = d^a f(r) / a!``: along a line ``t d`` the terms of
-degree j are the coefficient of t^j.
+``f(r + d) = sum_a c_a d^a`` over multi-indices a, with ``c_a = d^a f(r) / a!``: along a line ``t d`` the terms
+of degree j are the coefficient of t^j.
 """
 
 from __future__ import annotations
@@ -63,5 +63,7 @@ class Monomials:
         """
         out = np.zeros((len(tensors[0]), len(self), *tensors[0].shape[1:]))
         for k, t in enumerate(self._tuples):
-            out[:, k] = tensors[len(t)][(slice(None), *t)] / prod(factorial(t.count(c)) for c in range(3))
+            out[:, k] = np.moveaxis(tensors[len(t)], 0, len(t))[t] / prod(
+                factorial(t.count(c)) for c in range(3)
+            )
         return out

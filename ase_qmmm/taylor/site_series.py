@@ -21,8 +21,8 @@ class SiteSeries(ABC):
         T_k V(g) = sum_(j = 1 .. k) 1/j! d^j V[g, .., g] = sum_j [t^j] V(t g),
         grad T_k V(g) = T_(k-1) grad V(g) = sum_(j < k) [t^j] grad V(t g).
 
-    A subclass sets the attributes and implements :meth:`_series` for the basis atoms in `computed`; the others
-    follow by symmetry.
+    A subclass sets the attributes and implements :meth:`_series` for the basis atoms in `computed`; the
+    others follow by symmetry.
 
     Attributes
     ----------
@@ -56,26 +56,28 @@ class SiteSeries(ABC):
             permutation = stencil_permutation(self.crystal, op, basis, self.cutoff)
             self._images[basis] = int(op.sites[basis]), op.rotation, permutation
 
-    def expand(self, basis: int, g: np.ndarray, order: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (m,) in eV, without that of the crystal, and gradients (m, s, 3) in eV/Å.
+    def expand(
+        self, basis: int, g: np.ndarray, lowest: int = 1, highest: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Orders `lowest` .. `highest` of energies (m,) in eV, and their gradients (m, s, 3) in eV/Å.
 
         Parameters
         ----------
         basis : int
         g : ndarray, shape (m, s, 3)
             Displacement differences (Å) of m sites.
-        order : int, optional
-            Of the sum; all that are known by default.
+        lowest, highest : int
+            All orders by default.
         """
-        k = self.order if order is None else order
+        orders = lowest, self.order if highest is None else highest
         if basis not in self._images:
-            return self._series(basis, g, k)
+            return self._series(basis, g, *orders)
         there, rotation, permutation = self._images[basis]
         turned = np.empty_like(g)
         turned[:, permutation] = g @ rotation.T
-        energies, gradients = self._series(there, turned, k)
+        energies, gradients = self._series(there, turned, *orders)
         return energies, gradients[:, permutation] @ rotation
 
     @abstractmethod
-    def _series(self, basis: int, g: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
+    def _series(self, basis: int, g: np.ndarray, lowest: int, highest: int) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`expand`, for the basis atoms in `computed`."""

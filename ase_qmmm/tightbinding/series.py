@@ -1,7 +1,7 @@
 """Taylor series of site energies along a displacement, by a recursion of resolvents.
 
-With ``K(t) = z M(t) - H(t)`` for the stencil of atom l displaced by ``t g``, all others on their sites, and the
-residues of the grand potential, the site energy and its gradient are
+With ``K(t) = z M(t) - H(t)`` for the stencil of atom l displaced by ``t g``, all others on their sites, and
+the residues of the grand potential, the site energy and its gradient are
 
     V_l = sum_q 2 Re[rho_q sum_a m_a . x_a],    dV_l = sum_q 2 Re[rho_q sum_a (dm_a . x_a - y_a . dK x_a)],
     K x_a = e_a,    K y_a = m_a = M e_a,    a over the orbitals of l.
@@ -40,6 +40,10 @@ from .repulsion import Repulsion
 __all__ = ["TightBindingSeries"]
 
 log = logging.getLogger(__name__)
+
+# Types of compiled functions are numba's affair.
+_matrix_series: Any = kernels.matrix_series
+_gradients: Any = kernels.gradients
 
 
 class TightBindingSeries(SiteSeries):
@@ -117,18 +121,16 @@ class TightBindingSeries(SiteSeries):
         functions = Repulsion(matrices).functions[:, :, basis]
         return EmbeddedSite(self._monomials, rho, groups, density, functions)
 
-    def _series(self, basis: int, g: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
+    def _series(self, basis: int, g: np.ndarray, lowest: int, highest: int) -> tuple[np.ndarray, np.ndarray]:
         energies, gradients = np.zeros(len(g)), np.zeros(g.shape)
         if basis in self._repulsion:
-            energies, gradients = self._repulsion[basis].expand(g, order)
+            energies, gradients = self._repulsion[basis].expand(g, lowest, highest)
         for site in self._sites[basis]:
-            site.add(g, order, energies, gradients)
+            site.add(g, lowest, highest, energies, gradients)
         return energies, gradients
 
 
-def _check_memory(
-    regions: dict[int, Region], poles: list[FermiPoles], cutoff: float, limit: float
-) -> None:
+def _check_memory(regions: dict[int, Region], poles: list[FermiPoles], cutoff: float, limit: float) -> None:
     """Refuse Green's functions that do not fit before they are computed."""
     needed = 16e-9 * sum(len(p.poles) for p in poles) * sum(r.size**2 for r in regions.values())
     if needed > limit:
@@ -184,7 +186,9 @@ class _SpinSite:
         self.pairs = (i, j, index[i], index[j], region.kinds[moving], region.species)
         self.tables = (of_h, of_m, *densities)
 
-    def add(self, g: np.ndarray, order: int, energies: np.ndarray, gradients: np.ndarray) -> None:
+    def add(
+        self, g: np.ndarray, lowest: int, order: int, energies: np.ndarray, gradients: np.ndarray
+    ) -> None:
         """Add energies (m,) and gradients (m, d, 3) of displacements g (m, d, 3)."""
         n = kernels.LANES
         for start in range(0, len(g), n):
@@ -192,11 +196,11 @@ class _SpinSite:
             count = len(g[some])
             lanes = np.zeros((*g.shape[1:], n))
             lanes[..., :count] = np.moveaxis(g[some], 0, -1)
-            energy, gradient = self._lanes(lanes, order)
+            energy, gradient = self._lanes(lanes, lowest, order)
             energies[some] += energy[:count]
             gradients[some] += np.moveaxis(gradient[..., :count], -1, 0)
 
-    def _lanes(self, g: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
+    def _lanes(self, g: np.ndarray, lowest: int, order: int) -> tuple[np.ndarray, np.ndarray]:
         region, mono = self.region, self.monomials
         o, size, lanes = region.n_orbitals, region.size, g.shape[-1]
         i, j = self.pairs[:2]
@@ -206,7 +210,7 @@ class _SpinSite:
         h = np.empty((order, n_pairs, of_h.shape[2], lanes))
         m = np.empty((order, n_pairs, of_m.shape[2], lanes))
         rho = np.empty((region.n_species, order, region.n_sites, lanes))
-        kernels.matrix_series(g, *self.pairs, *self.tables, *powers, order, h, m, rho)
+        _matrix_series(g, *self.pairs, *self.tables, *powers, order, h, m, rho)
         onsite = np.empty((order, size, lanes))
         slopes = np.empty((region.n_species, order, size, lanes))
         kernels.onsite_series(rho, self.functions[:, : order + 1], order, onsite, slopes)
@@ -227,12 +231,13 @@ class _SpinSite:
         pulls = np.empty_like(rho)
         kernels.onsite_pulls(diagonal, slopes, o, order, pulls)
         energy, gradient = np.zeros(lanes), np.zeros(g.shape)
-        kernels.gradients(
+        _gradients(
             g,
             *self.pairs,
             *self.tables,
             *powers,
             mono.exponents,
+            lowest,
             order,
             pull_h,
             pull_m,

@@ -12,7 +12,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["LANES", "accumulate", "gradients", "matrix_series", "onsite_pulls", "onsite_series", "right_sides"]
+__all__ = [
+    "LANES",
+    "accumulate",
+    "gradients",
+    "matrix_series",
+    "onsite_pulls",
+    "onsite_series",
+    "right_sides",
+]
 
 LANES = 8
 
@@ -295,6 +303,7 @@ def gradients(
     axis,
     lower,
     exponents,
+    lowest,
     order,
     pull_h,
     pull_m,
@@ -302,10 +311,10 @@ def gradients(
     energy,
     gradient,
 ):
-    """Add the energies (LANES,) and gradients (d, 3, LANES) to order `order` of one spin.
+    """Add the orders `lowest` .. `order` of energies (LANES,) and gradients (d, 3, LANES) of one spin.
 
-    The gradient is that of the pair polynomials, those of degree q + 1 with what the poles gave up to order
-    ``order - 1 - q``; the energy follows from its orders, ``j V_j = g . grad V_j``.
+    The gradient is that of the pair polynomials, those of degree q + 1 with what the poles gave in orders up
+    to ``order - 1 - q``; the energy follows from its orders, ``j V_j = g . grad V_j``.
     """
     step, power = np.empty((3, LANES)), np.empty((len(axis), LANES))
     sum_h, sum_m = np.empty((2, of_h.shape[2], LANES)), np.empty((2, of_m.shape[2], LANES))
@@ -322,7 +331,7 @@ def gradients(
             sum_h[:] = 0.0
             sum_m[:] = 0.0
             sum_rho[:] = 0.0
-            for r in range(order - q):
+            for r in range(max(0, lowest - 1 - q), order - q):
                 share = 1.0 / (r + q + 1)
                 for e in range(of_h.shape[2]):
                     for s in range(LANES):

@@ -1,7 +1,7 @@
 """Monomials of one displacement vector, by degree, and Taylor coefficients by them.
 
-``f(r + d) = sum_a c_a d^a`` over multi-indices a, with ``c_a = d^a f(r) / a!``: along a line ``t d`` the terms
-of degree j are the coefficient of t^j.
+``f(r + d) = sum_a c_a d^a`` over multi-indices a, with ``c_a = d^a f(r) / a!``: along ``t d`` the terms of
+degree j are the coefficient of t^j.
 """
 
 from __future__ import annotations

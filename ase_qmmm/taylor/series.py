@@ -320,7 +320,9 @@ class TaylorSeries(TaylorPotential):
             for j in range(low, high + 1):
                 rows = run.expand(basis, steps.reshape(-1, n, 3), j, j)[1].reshape(len(chosen), -1)
                 norms = np.linalg.norm(rows, axis=1)[place]
-                out[:n] = np.maximum(out[:n], norms / max(float(np.linalg.norm(norms)), 1e-300))
+                # One of j indices is fixed, any of them may lie there.
+                part = np.sqrt(j) * norms / max(float(np.linalg.norm(norms)), 1e-300)
+                out[:n] = np.maximum(out[:n], np.minimum(part, 1.0))
         return out
 
 

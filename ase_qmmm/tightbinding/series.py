@@ -60,6 +60,9 @@ class TightBindingSeries(SiteSeries):
     error : float
         Of the pole sums, relative; a hundred times as much is allowed for the repetition of the crystal, see
         :func:`~ase_qmmm.tightbinding.site_energy_derivatives`.
+    margin : float, optional
+        Å. The crystal repeats after the extent of all sites involved and so much more; by default after as
+        much as `error` asks for.
     max_memory : float
         GB (1e9 bytes) that the Green's functions may take.
 
@@ -77,6 +80,7 @@ class TightBindingSeries(SiteSeries):
         cutoff: float,
         *,
         error: float = 1e-9,
+        margin: float | None = None,
         max_memory: float = MAX_MEMORY,
     ) -> None:
         if order not in range(1, 7):
@@ -90,12 +94,18 @@ class TightBindingSeries(SiteSeries):
         self._set_symmetry()
         self._monomials = Monomials(order)
         wanted = REPEAT_ERROR * check_positive("error", error)
-        length = repeat_length(model, crystal, calc.mu, calc.kT, cutoff, wanted)[0]
-        grid = lattice_grid(crystal, max(2 * (cutoff + model.cutoff), length))
+        extent = 2 * (cutoff + model.cutoff)
+        if margin is None:
+            length = repeat_length(model, crystal, calc.mu, calc.kT, cutoff, wanted)[0]
+            grid = lattice_grid(crystal, max(extent, length))
+        else:
+            grid = lattice_grid(crystal, extent + check_positive("margin", margin, "Å", zero=True))
         regions = {b: Region(model, crystal, b, cutoff, grid, 0) for b in self.computed}
         lattices = [CrystalMatrices(model, crystal, grid, spin) for spin in range(model.n_spin)]
         poles = [fermi_poles(*m.bounds(), calc.mu, calc.kT, error) for m in lattices]
         _check_memory(regions, poles, cutoff, check_positive("max_memory", max_memory, "GB"))
+        #: Lattice vectors after which the crystal repeats.
+        self.grid = grid
         self._sites: dict[int, list[_SpinSite]] = {b: [] for b in self.computed}
         self._repulsion: dict[int, EmbeddedSite] = {}
         for b, region in regions.items():

@@ -34,14 +34,14 @@ def chosen_method(qm: Any, crystal: Crystal, cutoffs: dict[int, float], evaluati
     """``"tensors"`` or ``"series"``.
 
     Series where tensors end: beyond the fourth order, and where they do not fit into memory. Tensors for the
-    second order, for models that have no series, and where there are fewer than a million numbers. Otherwise
-    what takes less time: the derivatives, estimated from a part of them, and ``evaluations`` evaluations of
-    polynomials, or as many of series, of which a few are timed.
+    second order, and where there are fewer than a million numbers. Otherwise what takes less time: the
+    derivatives, estimated from a part of them, and ``evaluations`` evaluations of polynomials, or as many of
+    series, of which a few are timed. `qm` has a method ``site_energy_series``.
     """
     order = max(cutoffs)
     if order > 4:
         return "series"
-    if order < 3 or not callable(getattr(qm, "site_energy_series", None)):
+    if order < 3:
         return "tensors"
     name = f"order {order}, cutoffs {', '.join(f'{r:g}' for r in cutoffs.values())} Å"
     try:

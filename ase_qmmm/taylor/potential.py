@@ -216,10 +216,13 @@ class TaylorPotential(TaylorModel):
         if method not in METHODS:
             raise ValueError(f"method: got {method!r}, expected 'auto', 'tensors' or 'series'")
         check_positive("evaluations", evaluations, zero=True)
-        allowed = {"auto": (2, 3, 4, 5, 6), "tensors": (2, 3, 4), "series": (3, 4, 5, 6)}[method]
+        has_series = callable(getattr(qm, "site_energy_series", None))
+        allowed: tuple[int, ...] = (3, 4, 5, 6) if method == "series" else (2, 3, 4)
+        if method == "auto" and has_series:
+            allowed = (2, 3, 4, 5, 6)
         cutoffs = checked_cutoffs(crystal, order, allowed, cutoff)
         if method == "auto":
-            method = chosen_method(qm, crystal, cutoffs, evaluations)
+            method = chosen_method(qm, crystal, cutoffs, evaluations) if has_series else "tensors"
         if method == "series":
             from .series import TaylorSeries
 

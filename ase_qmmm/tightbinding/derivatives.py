@@ -99,7 +99,7 @@ def site_energy_derivatives_time(
 ) -> float:
     """Estimate of the processor time (s) of :func:`site_energy_derivatives`, measured on a part of it.
 
-    Of each order one pole is computed, and one step of the loops over inequivalent atoms and pairs.
+    Of each order two poles are computed, and one step of the loops over inequivalent atoms and pairs.
     """
     cutoffs = _cutoffs("energy", crystal, order, cutoff, MAX_MEMORY)
     return _Derivatives("energy", calc, crystal, cutoffs, 1e-9, None, False).time()
@@ -212,34 +212,34 @@ class _Derivatives:
 
     def time(self) -> float:
         """Estimated processor time (s) of the tensors of all orders."""
-        total = 0.0
         inequivalent = {min(int(op.sites[b]) for op in self.group) for b in range(self.crystal.n_basis)}
-        for order in self.cutoffs:
-            for basis in inequivalent:
-                begin = time.process_time()
-                steps = self._sample(basis, order)
-                total += steps * (time.process_time() - begin)
-        return total
+        return sum(self._time(basis, order) for order in self.cutoffs for basis in inequivalent)
 
-    def _sample(self, basis: int, order: int) -> int:
-        """Compute a part of one tensor, and return how many times as much the whole is."""
+    def _time(self, basis: int, order: int) -> float:
+        """That of one tensor: what two poles take more than one, times all poles and steps of the loop."""
         crystal, model, cutoff, grid = self.crystal, self.calc.model, self.cutoffs[order], self.grids[order]
         chosen, pairs = self._loops(basis, order)[2:]
         matrices = CrystalMatrices(model, crystal, grid)
         poles = fermi_poles(*matrices.bounds(), self.mu, self.calc.kT, self.error)
-        one = replace(poles, poles=poles.poles[:1], occupation=poles.occupation[:1], grand=poles.grand[:1])
         region = Region(model, crystal, basis, cutoff, grid, order)
-        expansion = Expansion(region, matrices, one, [Source(region, weighted=True)], -one.grand)
-        if order < 3:
-            (expansion.first if order == 1 else expansion.second)()
-            loops = 1
-        elif order == 3:
-            expansion.third(chosen[:1])
-            loops = len(chosen)
-        else:
-            fourth_derivatives(expansion, pairs[-1:])
-            loops = len(pairs)
-        return loops * len(poles.poles) * model.n_spin
+        times = []
+        for n in (1, 2):
+            few = replace(
+                poles, poles=poles.poles[:n], occupation=poles.occupation[:n], grand=poles.grand[:n]
+            )
+            expansion = Expansion(region, matrices, few, [Source(region, weighted=True)], -few.grand)
+            begin = time.process_time()
+            if order < 3:
+                (expansion.first if order == 1 else expansion.second)()
+            elif order == 3:
+                expansion.third(chosen[:1])
+            else:
+                # The last pair is one of two different atoms, as most are.
+                fourth_derivatives(expansion, pairs[-1:])
+            times.append(time.process_time() - begin)
+        steps = {3: len(chosen), 4: len(pairs)}.get(order, 1)
+        per_pole = max(times[1] - times[0], 0.0)
+        return steps * model.n_spin * (max(times[0] - per_pole, 0.0) + len(poles.poles) * per_pole)
 
     def _loops(
         self, basis: int, order: int

@@ -22,21 +22,24 @@ METHODS = ("auto", "tensors", "series")
 MAX_MEMORY = 4.0
 # Tensors with fewer numbers from the third order on are made without any comparison.
 FEW = 1_000_000
-# Time (s) per coefficient and site of a polynomial, and per number of a tensor whose model cannot tell its
-# own time; measured, docs/taylor.md.
+# Time (s) per coefficient and site of a polynomial, and per number of a tensor that is symmetrised and packed;
+# measured, benchmarks/taylor_series.py.
 PER_COEFFICIENT = 4e-10
-PER_NUMBER = 2e-7
+PER_NUMBER = 1.5e-6
 # Sites of the trial of a series.
 TRIAL = 16
 
 
-def chosen_method(qm: Any, crystal: Crystal, cutoffs: dict[int, float], evaluations: int) -> str:
+def chosen_method(
+    qm: Any, crystal: Crystal, cutoffs: dict[int, float], evaluations: int, prefer_tensors: bool = False
+) -> str:
     """``"tensors"`` or ``"series"``.
 
     Series where tensors end: beyond the fourth order, and where they do not fit into memory. Tensors for the
     second order, and where there are fewer than a million numbers. Otherwise what takes less time: the
     derivatives, estimated from a part of them, and ``evaluations`` evaluations of polynomials, or as many of
-    series, of which a few are timed. `qm` has a method ``site_energy_series``.
+    series, of which a few are timed. With `prefer_tensors` these are taken wherever they fit. `qm` has a method
+    ``site_energy_series``.
     """
     order = max(cutoffs)
     if order > 4:
@@ -55,13 +58,12 @@ def chosen_method(qm: Any, crystal: Crystal, cutoffs: dict[int, float], evaluati
         if j > 2
     }
     numbers = sum(s**j for j, row in sizes.items() for s in row)
-    if numbers <= FEW:
+    if numbers <= FEW or prefer_tensors:
         return "tensors"
     estimate = getattr(qm, "site_energy_derivatives_time", None)
+    set_up = PER_NUMBER * numbers
     if callable(estimate):
-        set_up = estimate(crystal, order, list(cutoffs.values()))
-    else:
-        set_up = PER_NUMBER * numbers
+        set_up += estimate(crystal, order, list(cutoffs.values()))
     per_site = PER_COEFFICIENT * sum(comb(max(row) + j - 1, j) for j, row in sizes.items())
     series_set_up, series_per_site = _series_time(qm, crystal, cutoffs)
     tensors = set_up + evaluations * per_site

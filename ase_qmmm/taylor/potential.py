@@ -196,8 +196,9 @@ class TaylorPotential(TaylorModel):
             Show a progress bar.
         method : {"auto", "tensors", "series"}
             "series": the orders from three on are evaluated along the displacement, without tensors, and the
-            model is a :class:`TaylorSeries`. "auto": what is expected to take less time, and series where
-            tensors do not fit into memory; the log says what was compared.
+            model is a :class:`TaylorSeries`. "auto": series where tensors do not fit into memory, tensors of
+            fewer than a million numbers, otherwise what is expected to take less time; the log says what was
+            compared.
         evaluations : int
             Number of site energies, sites times calls, that "auto" takes for the use of the model.
 
@@ -222,7 +223,9 @@ class TaylorPotential(TaylorModel):
             allowed = (2, 3, 4, 5, 6)
         cutoffs = checked_cutoffs(crystal, order, allowed, cutoff)
         if method == "auto":
-            method = chosen_method(qm, crystal, cutoffs, evaluations) if has_series else "tensors"
+            # Matched elastic constants of third order are a property of tensors.
+            fixed = elasticity == "exact" and order < 5
+            method = chosen_method(qm, crystal, cutoffs, evaluations, fixed) if has_series else "tensors"
         if method == "series":
             from .series import TaylorSeries
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from math import factorial
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from helpers import assert_derivative, moved
+from test_crystal_derivatives import Magnet, Repulsive, salt, salt_chain
 
 from ase_qmmm import (
     EAM,
@@ -84,6 +86,32 @@ def test_same_as_tensors(name, rng):
         assert np.abs(a.energies - b.energies).max() < 1e-9 * np.abs(energies).max()
         assert np.abs(a.forces - b.forces).max() < 1e-9 * np.abs(a.forces).max()
         assert np.abs(a.virial - b.virial).max() < 1e-9 * np.abs(a.virial).max()
+
+
+@pytest.mark.parametrize(
+    ("model", "cell", "order", "cutoff"),
+    [
+        (Repulsive(), salt, 2, 2.6),
+        (Magnet(), salt, 2, 2.6),
+        (Repulsive(), salt_chain, 3, 2.6),
+        pytest.param("nrl-W-spd", lambda: bulk("W"), 3, 2.8, marks=pytest.mark.slow),
+    ],
+)
+def test_species_spins_and_shells(model, cell, order, cutoff, rng):
+    """Different orbitals side by side, two spins, a chain, d orbitals: tensors on the same grid."""
+    qm = TightBinding(model, kT=0.3, mu=10.0 if model == "nrl-W-spd" else -1.0)
+    crystal, options = Crystal(cell()), {"error": 1e-6, "margin": 3.0}
+    tensors = qm.site_energy_derivatives(crystal, order, cutoff, **options).tensors
+    series = qm.site_energy_series(crystal, order, cutoff, **options)
+    for a in range(crystal.n_basis):
+        g = rng.uniform(-0.1, 0.1, (1, len(crystal.stencil(a, cutoff)), 3))
+        for j in range(1, order + 1):
+            row = tensors[j][a].reshape((g.size,) * j)
+            for _ in range(j - 1):
+                row = row @ g.ravel()
+            energy, gradient = series.expand(a, g, j, j)
+            assert gradient.ravel() == pytest.approx(row / factorial(j - 1), abs=1e-9 * np.abs(row).max())
+            assert energy[0] == pytest.approx(row @ g.ravel() / factorial(j), rel=1e-9)
 
 
 def test_defaults_are_those_of_tensors():

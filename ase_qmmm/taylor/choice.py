@@ -22,7 +22,7 @@ METHODS = ("auto", "tensors", "series")
 MAX_MEMORY = 4.0
 # Tensors with fewer numbers from the third order on are made without any comparison.
 FEW = 1_000_000
-# Time (s) per coefficient and site of a polynomial, and per number of a tensor that is symmetrised and packed;
+# Time (s) per coefficient and site of a polynomial, and per number of a tensor to symmetrise and pack it;
 # measured, benchmarks/taylor_series.py.
 PER_COEFFICIENT = 4e-10
 PER_NUMBER = 1.5e-6
@@ -38,8 +38,8 @@ def chosen_method(
     Series where tensors end: beyond the fourth order, and where they do not fit into memory. Tensors for the
     second order, and where there are fewer than a million numbers. Otherwise what takes less time: the
     derivatives, estimated from a part of them, and ``evaluations`` evaluations of polynomials, or as many of
-    series, of which a few are timed. With `prefer_tensors` these are taken wherever they fit. `qm` has a method
-    ``site_energy_series``.
+    series, of which a few are timed. With `prefer_tensors` these are taken wherever they fit. `qm` has a
+    method ``site_energy_series``.
     """
     order = max(cutoffs)
     if order > 4:

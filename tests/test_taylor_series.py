@@ -174,7 +174,9 @@ def test_errors_fall_with_the_order_in_tight_binding(name, cell, step, rng):
         assert np.log2(np.array(coarse) / fine) == pytest.approx([k + 1, k], abs=0.4)
 
 
-@pytest.mark.parametrize("name", ["toy", "silicon", "repulsion", "alloy, cutoffs"])
+@pytest.mark.parametrize(
+    "name", ["toy", "repulsion", "alloy, cutoffs", pytest.param("silicon", marks=pytest.mark.slow)]
+)
 def test_forces_and_virial_are_derivatives(name, rng):
     series = made(name)[2]
     atoms = rattled(series.crystal, 2, 0.1)

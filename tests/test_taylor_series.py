@@ -148,7 +148,7 @@ def test_errors_fall_with_the_order_in_a_metal(order, rng):
 
 @pytest.mark.parametrize(
     ("name", "cell", "step"),
-    [("toy", TRIANGULAR, 0.16), pytest.param("kwon-Si", SILICON, 0.1, marks=pytest.mark.slow)],
+    [("toy", TRIANGULAR, 0.16), pytest.param("kwon-Si", SILICON, 0.05, marks=pytest.mark.slow)],
 )
 def test_errors_fall_with_the_order_in_tight_binding(name, cell, step, rng):
     """A stencil displaced in a supercell that repeats as the crystal of the series does."""
@@ -171,7 +171,10 @@ def test_errors_fall_with_the_order_in_tight_binding(name, cell, step, rng):
             errors[k].append([abs(energy[0] - exact.energies[0] + start)])
             errors[k][-1].append(np.abs(gradient[0] + exact.forces[near]).max())
     for k, (coarse, fine) in errors.items():
-        assert np.log2(np.array(coarse) / fine) == pytest.approx([k + 1, k], abs=0.4)
+        of_energy, of_gradient = np.log2(np.array(coarse) / fine)
+        assert of_gradient == pytest.approx(k, abs=0.4)
+        # The leading coefficient of a single number may happen to be small.
+        assert of_energy > k + 0.6
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,13 @@ def test_choice(caplog):
         assert "set-up" in caplog.text
 
 
+def test_expected_time_of_tensors():
+    qm = made("toy")[0]
+    crystal = Crystal(TRIANGULAR)
+    times = [qm.site_energy_derivatives_time(crystal, order, 2.6) for order in (2, 4)]
+    assert 0 < times[0] < times[1] < 1e4
+
+
 def test_refusals(silicon_crystal):
     qm, crystal = EAM("W-zhou04"), Crystal(TUNGSTEN)
     make = TaylorPotential.from_calculator

@@ -94,12 +94,11 @@ def test_same_as_tensors(name, rng):
         (Repulsive(), salt, 2, 2.6),
         (Magnet(), salt, 2, 2.6),
         (Repulsive(), salt_chain, 3, 2.6),
-        pytest.param("nrl-W-spd", lambda: bulk("W"), 3, 2.8, marks=pytest.mark.slow),
     ],
 )
 def test_species_spins_and_shells(model, cell, order, cutoff, rng):
-    """Different orbitals side by side, two spins, a chain, d orbitals: tensors on the same grid."""
-    qm = TightBinding(model, kT=0.3, mu=10.0 if model == "nrl-W-spd" else -1.0)
+    """Different orbitals side by side, two spins, a chain: tensors on the same grid."""
+    qm = TightBinding(model, kT=0.3, mu=-1.0)
     crystal, options = Crystal(cell()), {"error": 1e-6, "margin": 3.0}
     tensors = qm.site_energy_derivatives(crystal, order, cutoff, **options).tensors
     series = qm.site_energy_series(crystal, order, cutoff, **options)

@@ -10,7 +10,7 @@ from .mixing import EnergyMixingCalculator, ForceMixingCalculator, Regions, Subt
 from .norms import displacement_gradient, energy_norm
 from .sites import SiteCalculator, SiteResult
 from .stencils import StencilMatch
-from .taylor import TaylorForces, TaylorPotential
+from .taylor import TaylorForces, TaylorPotential, TaylorSeries
 from .tightbinding import (
     BandGap,
     DivideAndConquer,
@@ -48,6 +48,7 @@ __all__ = [
     "SubtractiveMixingCalculator",
     "TaylorForces",
     "TaylorPotential",
+    "TaylorSeries",
     "TightBinding",
     "YACEPotential",
     "band_gap",

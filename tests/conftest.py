@@ -21,6 +21,7 @@ from ase_qmmm import (
     Crystal,
     TaylorForces,
     TaylorPotential,
+    TaylorSeries,
     TightBinding,
     YACEPotential,
 )
@@ -90,10 +91,12 @@ def copper_mm(copper_crystal):
 def taylor_models(silicon_mm):
     """TaylorForces of orders one and two, and TaylorPotential."""
     qm, crystal = density_model("diamond")
+    tungsten = Crystal(bulk("W", a=3.1648494))
     return {
         "TaylorForces": silicon_mm,
         "TaylorForces-2": TaylorForces.from_calculator(qm, crystal, order=2, cutoff=2 * qm.cutoff),
         "TaylorPotential": TaylorPotential.from_calculator(qm, crystal, order=3, cutoff=qm.cutoff),
+        "TaylorSeries": TaylorSeries.from_calculator(EAM("W-zhou04"), tungsten, order=5, cutoff=3.5),
     }
 
 
@@ -106,6 +109,7 @@ def taylor_models(silicon_mm):
         "TaylorForces",
         "TaylorForces-2",
         "TaylorPotential",
+        "TaylorSeries",
         "EAM",
         "ACE",
         "YACE",

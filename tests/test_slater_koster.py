@@ -69,8 +69,8 @@ def test_along_z_a_block_is_its_channels(l1, l2):
 @pytest.mark.parametrize(("l1", "l2"), PAIRS)
 def test_derivatives(l1, l2, rng):
     vector, u = rng.normal(size=3) + 1.5, rng.normal(size=3)
-    tensors = block(l1, l2, vector, 4)
-    for order in range(1, 5):
+    tensors = block(l1, l2, vector, 6)
+    for order in range(1, 7):
         here = tensors[order][0]
         assert_derivative(
             lambda h, k=order: block(l1, l2, vector + h * u, k)[k - 1][0],
@@ -80,8 +80,8 @@ def test_derivatives(l1, l2, rng):
         assert np.abs(here - here.swapaxes(0, order - 1)).max() < 1e-12
         lower = block(l1, l2, vector, order)
         assert np.abs(lower[order][0] - here).max() < 1e-12
-    with pytest.raises(ValueError, match="at most 4"):
-        block(l1, l2, vector, 5)
+    with pytest.raises(ValueError, match="at most 6"):
+        block(l1, l2, vector, 7)
 
 
 @pytest.mark.parametrize(("l1", "l2"), PAIRS)

@@ -21,6 +21,7 @@ from ..taylor.force_constants import ForceConstants
 from . import derivatives, kernels
 from .files import INTERPOLATIONS, is_potential_file, read_potential
 from .potential import EAMPotential
+from .series import EAMSeries
 from .zhou import SUFFIX, ZhouPotential, known_symbols
 
 __all__ = ["EAM", "load_potential"]
@@ -240,6 +241,26 @@ class EAM(SiteCalculator):
         return derivatives.site_energy_derivatives(
             self.potential, crystal, order, cutoff, max_memory, repr(self)
         )
+
+    def site_energy_series(self, crystal: Crystal, order: int = 4, cutoff: float | None = None) -> EAMSeries:
+        """Taylor series of site energies without tensors; the whole range by default.
+
+        Parameters
+        ----------
+        crystal : Crystal
+        order : int
+            1 to 6.
+        cutoff : float, optional
+            Å.
+
+        Raises
+        ------
+        ValueError
+            `order` or `cutoff` out of range.
+        """
+        self._kinds(crystal.unit_cell)
+        radius = self.cutoff if cutoff is None else cutoff
+        return EAMSeries(self.potential, crystal, order, radius, repr(self))
 
     def force_derivatives(
         self,

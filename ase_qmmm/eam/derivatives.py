@@ -42,6 +42,8 @@ class Site:
         As of :meth:`Crystal.stencil_sites` for the whole range.
     embedding : ndarray, shape (order + 1,)
         Derivatives of F at the density of the crystal.
+    density, pair : ndarray, shape (order + 1, s)
+        Derivatives of the density and of the pair energy of each neighbour by its distance.
     """
 
     def __init__(self, potential: EAMPotential, crystal: Crystal, basis: int, order: int) -> None:
@@ -58,6 +60,7 @@ class Site:
                 pair[:, chosen] = potential.pair(a, b, r[chosen], order)
         self.embedding = potential.embedding(a, np.array([density[0].sum()]), order)[:, 0]
         self.energy = float(self.embedding[0] + pair[0].sum() / 2)
+        self.density, self.pair = density, pair
         self._reduced = {"density": reduced_derivatives(density, r), "pair": reduced_derivatives(pair, r)}
         self._known: dict[tuple[str, int], np.ndarray] = {}
 

@@ -9,14 +9,18 @@ from .force_jobs import ForceJobs
 from .forces import TaylorForces
 from .phonons import phonon_band_structure, phonon_energies
 from .potential import TaylorPotential
+from .series import TaylorSeries
+from .site_series import SiteSeries
 
 __all__ = [
     "CauchyBornDerivatives",
     "CrystalDerivatives",
     "ForceConstants",
     "ForceJobs",
+    "SiteSeries",
     "TaylorForces",
     "TaylorPotential",
+    "TaylorSeries",
     "cauchy_born_of_sites",
     "displacement_derivatives",
     "fitted_derivatives",

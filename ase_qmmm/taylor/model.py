@@ -140,14 +140,16 @@ class TaylorModel(SiteCalculator):
         rho = np.zeros((crystal.n_basis, width, 3))
         influence = np.zeros((crystal.n_basis, width))
         shell = np.zeros(crystal.n_basis, dtype=int)
-        for a, part in enumerate(self._influences()):
+        missing = match.missing
+        parts = self._influences() if missing.any() else [np.zeros(0)] * crystal.n_basis
+        for a, part in enumerate(parts):
             vectors = crystal.stencil(a, self.cutoff)
             rho[a, : len(vectors)] = vectors
             influence[a, : len(part)] = part
             shell[a] = np.sum(np.linalg.norm(vectors, axis=1) < 1.2 * crystal.nearest_neighbour_distance)
         self._rho, self._shell, self._stretch = rho, shell, _cell_stretch(match)
         # Sites that may not be evaluated, with the share of the coefficients that they lack.
-        lost = np.where(match.missing, influence[match.basis], 0.0).max(axis=1, initial=0.0)
+        lost = np.where(missing, influence[match.basis], 0.0).max(axis=1, initial=0.0)
         self._lost = np.where(match.basis < 0, np.inf, lost)
         self._bad = self._lost > self.missing_tolerance
         self._set_tables(match)

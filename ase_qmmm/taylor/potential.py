@@ -17,6 +17,7 @@ from ..sites import SiteResult, check_weights
 from ..stencils import StencilMatch
 from ..symmetry import count_site_coefficients
 from .cauchy_born import CauchyBornDerivatives, spanned
+from .choice import METHODS, chosen_method
 from .crystal_derivatives import CrystalDerivatives
 from .evaluation import PolynomialTables
 from .files import read_model, terms_from_arrays, terms_to_arrays, write_model
@@ -171,6 +172,8 @@ class TaylorPotential(TaylorModel):
         trust: float | None = None,
         on_distrust: str = "raise",
         progress: bool = False,
+        method: str = "auto",
+        evaluations: int = 100_000,
     ) -> TaylorPotential:
         """Expand the site energies of `qm` about `crystal`.
 
@@ -181,6 +184,7 @@ class TaylorPotential(TaylorModel):
         crystal : Crystal
             At the lattice constant of `qm` (``Crystal.relaxed``).
         order : {2, 3, 4}
+            Up to 6 as a series.
         cutoff : float or sequence of float
             Radius of the stencils (Å); one for all orders, or one per order, the first order first.
         elasticity : {"invariant", "exact", "truncated"}
@@ -190,6 +194,18 @@ class TaylorPotential(TaylorModel):
             See the class.
         progress : bool
             Show a progress bar.
+        method : {"auto", "tensors", "series"}
+            "series": the orders from three on are evaluated along the displacement, without tensors, and the
+            model is a :class:`TaylorSeries`. "auto": series where tensors do not fit into memory, tensors of
+            fewer than a million numbers, otherwise what is expected to take less time; the log says what was
+            compared.
+        evaluations : int
+            Number of site energies, sites times calls, that "auto" takes for the use of the model.
+
+        Returns
+        -------
+        TaylorPotential
+            Or a :class:`TaylorSeries`, which is one.
 
         Raises
         ------
@@ -198,7 +214,33 @@ class TaylorPotential(TaylorModel):
         TypeError
             `qm` has no derivatives of site energies, or for ``elasticity="exact"`` none by deformation.
         """
-        cutoffs = checked_cutoffs(crystal, order, (2, 3, 4), cutoff)
+        if method not in METHODS:
+            raise ValueError(f"method: got {method!r}, expected 'auto', 'tensors' or 'series'")
+        check_positive("evaluations", evaluations, zero=True)
+        has_series = callable(getattr(qm, "site_energy_series", None))
+        allowed: tuple[int, ...] = (3, 4, 5, 6) if method == "series" else (2, 3, 4)
+        if method == "auto" and has_series:
+            allowed = (2, 3, 4, 5, 6)
+        cutoffs = checked_cutoffs(crystal, order, allowed, cutoff)
+        if method == "auto":
+            # Matched elastic constants of third order are a property of tensors.
+            fixed = elasticity == "exact" and order < 5
+            method = chosen_method(qm, crystal, cutoffs, evaluations, fixed) if has_series else "tensors"
+        if method == "series":
+            from .series import TaylorSeries
+
+            return TaylorSeries.from_calculator(
+                qm,
+                crystal,
+                order,
+                cutoff,
+                elasticity=elasticity,
+                threshold=threshold,
+                missing_tolerance=missing_tolerance,
+                trust=trust,
+                on_distrust=on_distrust,
+                progress=progress,
+            )
         waves = cell_expansion(qm, crystal, min(order, 3), elasticity)
         derivatives = site_energy_expansion(qm, crystal, cutoffs, progress)
         return cls(
@@ -331,13 +373,19 @@ class TaylorPotential(TaylorModel):
         self, atoms: Atoms, sites: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         def compute(y: np.ndarray, match: StencilMatch) -> Computed:
-            assert self._tables is not None
-            energies, forces, virial, largest, worst = self._tables.gradients(y, sites, self._flat, weights)
-            energies[sites] += self.reference_energies[match.basis[sites]]
-            return (energies, forces, virial), largest, worst
+            return self._tensor_sums(y, match, sites, weights)
 
         result: tuple[np.ndarray, np.ndarray, np.ndarray] = self._computed(atoms, sites, compute)
         return result
+
+    def _tensor_sums(
+        self, y: np.ndarray, match: StencilMatch, sites: np.ndarray, weights: np.ndarray
+    ) -> Computed:
+        """Energies (n,) of `sites`, forces (n, 3) and virial (3, 3) at unwrapped positions y."""
+        assert self._tables is not None
+        energies, forces, virial, largest, worst = self._tables.gradients(y, sites, self._flat, weights)
+        energies[sites] += self.reference_energies[match.basis[sites]]
+        return (energies, forces, virial), largest, worst
 
     def _influences(self) -> list[np.ndarray]:
         out = []

@@ -16,6 +16,7 @@ from ..sites import SiteCalculator, SiteResult, check_weights
 from ..taylor.cauchy_born import CauchyBornDerivatives
 from ..taylor.crystal_derivatives import CrystalDerivatives
 from ..taylor.force_constants import ForceConstants, stencil_hessian
+from ..taylor.site_series import SiteSeries
 from . import dense
 from .hamiltonian import Hamiltonian
 from .matrices import build_matrices, spin_channels
@@ -300,6 +301,22 @@ class TightBinding(SiteCalculator):
         from .derivatives import site_energy_derivatives
 
         return site_energy_derivatives(self, crystal, order, cutoff, **options)
+
+    def site_energy_series(
+        self, crystal: Crystal, order: int = 4, cutoff: float = 5.0, **options: Any
+    ) -> SiteSeries:
+        """Taylor series of site energies without tensors, see :class:`~.series.TightBindingSeries`."""
+        from .series import TightBindingSeries
+
+        return TightBindingSeries(self, crystal, order, cutoff, **options)
+
+    def site_energy_derivatives_time(
+        self, crystal: Crystal, order: int = 4, cutoff: float | Sequence[float] = 5.0
+    ) -> float:
+        """Processor time (s) that :meth:`site_energy_derivatives` would take, from a small part of it."""
+        from .derivatives import site_energy_derivatives_time
+
+        return site_energy_derivatives_time(self, crystal, order, cutoff)
 
     def force_derivatives(
         self, crystal: Crystal, order: int = 2, cutoff: float | Sequence[float] = 5.0, **options: Any

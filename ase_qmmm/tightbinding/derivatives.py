@@ -10,13 +10,15 @@ are derivatives of the same by the weight of their site.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..crystal import Crystal
 from ..errors import check_positive
-from ..symmetry import space_group, stencil_permutation
+from ..symmetry import Operation, space_group, stencil_permutation
 from ..taylor.crystal_derivatives import CrystalDerivatives, check_memory
 from ..taylor.site_symmetry import inequivalent_pairs, spread, spread_pairs, symmetrised, taken, turned
 from .calculator import TightBinding, fermi_level
@@ -28,7 +30,7 @@ from .perturbation import Region
 from .poles import fermi_poles
 from .traces import Source
 
-__all__ = ["force_derivatives", "site_energy_derivatives"]
+__all__ = ["force_derivatives", "site_energy_derivatives", "site_energy_derivatives_time"]
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,17 @@ def site_energy_derivatives(
     """
     cutoffs = _cutoffs("energy", crystal, order, cutoff, max_memory)
     return _Derivatives("energy", calc, crystal, cutoffs, error, margin, progress).all_orders()
+
+
+def site_energy_derivatives_time(
+    calc: TightBinding, crystal: Crystal, order: int, cutoff: float | Sequence[float]
+) -> float:
+    """Estimate of the processor time (s) of :func:`site_energy_derivatives`, measured on a part of it.
+
+    Of each order two poles are computed, and one step of the loops over inequivalent atoms and pairs.
+    """
+    cutoffs = _cutoffs("energy", crystal, order, cutoff, MAX_MEMORY)
+    return _Derivatives("energy", calc, crystal, cutoffs, 1e-9, None, False).time()
 
 
 def force_derivatives(
@@ -197,14 +210,51 @@ class _Derivatives:
             out[basis] = turned(picked, source.rotation.T, self.kind, order)
         return [out[b] for b in range(self.crystal.n_basis)]
 
+    def time(self) -> float:
+        """Estimated processor time (s) of the tensors of all orders."""
+        inequivalent = {min(int(op.sites[b]) for op in self.group) for b in range(self.crystal.n_basis)}
+        return sum(self._time(basis, order) for order in self.cutoffs for basis in inequivalent)
+
+    def _time(self, basis: int, order: int) -> float:
+        """That of one tensor: what two poles take more than one, times all poles and steps of the loop."""
+        crystal, model, cutoff, grid = self.crystal, self.calc.model, self.cutoffs[order], self.grids[order]
+        chosen, pairs = self._loops(basis, order)[2:]
+        matrices = CrystalMatrices(model, crystal, grid)
+        poles = fermi_poles(*matrices.bounds(), self.mu, self.calc.kT, self.error)
+        region = Region(model, crystal, basis, cutoff, grid, order)
+        times = []
+        for n in (1, 2):
+            few = replace(
+                poles, poles=poles.poles[:n], occupation=poles.occupation[:n], grand=poles.grand[:n]
+            )
+            expansion = Expansion(region, matrices, few, [Source(region, weighted=True)], -few.grand)
+            begin = time.process_time()
+            if order < 3:
+                (expansion.first if order == 1 else expansion.second)()
+            elif order == 3:
+                expansion.third(chosen[:1])
+            else:
+                # The last pair is one of two different atoms, as most are.
+                fourth_derivatives(expansion, pairs[-1:])
+            times.append(time.process_time() - begin)
+        steps = {3: len(chosen), 4: len(pairs)}.get(order, 1)
+        per_pole = max(times[1] - times[0], 0.0)
+        return steps * model.n_spin * (max(times[0] - per_pole, 0.0) + len(poles.poles) * per_pole)
+
+    def _loops(
+        self, basis: int, order: int
+    ) -> tuple[list[Operation], list[np.ndarray], np.ndarray, list[tuple[int, int]]]:
+        """Operations of a site and their permutations; atoms and pairs that they do not make equivalent."""
+        own = [op for op in self.group if op.sites[basis] == basis]
+        permutations = [stencil_permutation(self.crystal, op, basis, self.cutoffs[order]) for op in own]
+        chosen = np.unique(np.min(permutations, axis=0))
+        return own, permutations, chosen, inequivalent_pairs(permutations) if order == 4 else []
+
     def one_site(self, basis: int, order: int) -> np.ndarray:
         """Tensor of one order of one basis atom."""
         kind, crystal, model = self.kind, self.crystal, self.calc.model
         cutoff, grid = self.cutoffs[order], self.grids[order]
-        own = [op for op in self.group if op.sites[basis] == basis]
-        permutations = [stencil_permutation(crystal, op, basis, cutoff) for op in own]
-        chosen = np.unique(np.min(permutations, axis=0))
-        pairs = inequivalent_pairs(permutations) if order == 4 else []
+        own, permutations, chosen, pairs = self._loops(basis, order)
         total = np.zeros(1)
         for spin in range(model.n_spin):
             matrices = CrystalMatrices(model, crystal, grid, spin)

@@ -36,7 +36,7 @@ class CrystalMatrices:
     def __init__(
         self, model: Hamiltonian, crystal: Crystal, grid: Any, spin: int = 0, kpoint: Any = 0.0
     ) -> None:
-        self.crystal = crystal
+        self.crystal, self.spin = crystal, spin
         self.grid = tuple(int(n) for n in np.broadcast_to(grid, len(crystal.lattice)))
         cell = crystal.unit_cell
         matrices = self._matrices = build_matrices(model, cell, order=0, spin=spin)

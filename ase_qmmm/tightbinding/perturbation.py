@@ -14,7 +14,7 @@ from .matrices import Matrices, PairGroup, build_matrices, cartesian
 from .pair_tables import PairTable, Stack
 from .repulsion import Repulsion
 
-__all__ = ["Region", "repulsive_stacks"]
+__all__ = ["Region", "directed_pairs", "repulsive_stacks"]
 
 
 class Region:
@@ -48,12 +48,13 @@ class Region:
         spin: int = 0,
         centre: bool = False,
     ) -> None:
+        self.model = model
         periodic = crystal.unit_cell.pbc
         matrices = build_matrices(model, crystal.unit_cell, order, spin)
         sizes = np.diff(matrices.first_orbital)
         self.n_orbitals = o = int(sizes.max())
         self.n_species = len(model.symbols)
-        pairs = _directed_pairs(matrices, o)
+        pairs = directed_pairs(matrices, o)
         _, sites, cells = crystal.stencil_sites(basis, cutoff)
         active = [(basis, *np.zeros(len(grid), int)), *((b, *c) for b, c in zip(sites, cells, strict=True))]
         index: dict[tuple[int, ...], int] = {}
@@ -89,6 +90,8 @@ class Region:
         self.displaced_index = np.full(self.n_sites, -1)
         self.displaced_index[self.displaced] = np.arange(len(displaced))
         self.displaced_orbitals = (self.displaced[:, None] * o + np.arange(o)).ravel()
+        #: The rows of :func:`directed_pairs` that the pairs of the table are copies of.
+        self.kinds = np.array(take, dtype=int)
         stacks = [tuple(t[take] for t in pairs[name]) for name in ("h", "m", "ij", "ji")]
         self.table = PairTable(self, np.arange(len(take)), np.array(i), np.array(j), *stacks)
         terms = np.zeros((self.n_species, order + 1, crystal.n_basis, o))
@@ -124,7 +127,7 @@ def repulsive_stacks(matrices: Matrices, group: PairGroup) -> tuple[Stack, Stack
     return first, second
 
 
-def _directed_pairs(matrices: Matrices, o: int) -> dict[str, Any]:
+def directed_pairs(matrices: Matrices, o: int) -> dict[str, Any]:
     """Every pair of the unit cell from both of its ends, blocks filled up to o orbitals."""
     stacks = ("h", "m", "ij", "ji", "repulsive_ij", "repulsive_ji")
     out: dict[str, Any] = {name: [] for name in ("bi", "bj", "shift", *stacks)}

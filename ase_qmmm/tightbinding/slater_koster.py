@@ -23,7 +23,7 @@ __all__ = ["CHANNELS", "shell_channels", "shell_terms", "two_centre_block"]
 CHANNELS = ("sss", "sps", "pps", "ppp", "sds", "pds", "pdp", "dds", "ddp", "ddd")
 _AXES = (1, 2, 0)  # p_y, p_z, p_x
 _S3 = np.sqrt(3.0)
-_MAX_ORDER = 4
+_MAX_ORDER = 6
 # d orbital m is the quadratic form n.T_m.n, normalised so that sum_m (n.T_m.n)^2 = 1.
 _D = np.zeros((5, 3, 3))
 _D[0, 0, 1] = _D[0, 1, 0] = _S3 / 2
@@ -113,7 +113,7 @@ def _differentiate(poly: Poly, axis: int) -> Poly:
 
 @cache
 def _tables(l1: int, l2: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For derivative orders 0 to 4 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
+    """For derivative orders 0 to 6 the monomials (m, 3) and coefficients (c, ..., a, b, m)."""
     n_channels = len(shell_channels(l1, l2))
     na, nb = 2 * l1 + 1, 2 * l2 + 1
     levels = []
@@ -122,12 +122,14 @@ def _tables(l1: int, l2: int) -> list[tuple[np.ndarray, np.ndarray]]:
         exponents = [e for e in product(range(max(degree, 0) + 1), repeat=3) if sum(e) == degree]
         index = {e: k for k, e in enumerate(exponents)}
         table = np.zeros((n_channels, *(3,) * order, na, nb, len(exponents)))
+        levels.append((np.array(exponents, dtype=int).reshape(-1, 3), table))
+        if degree < 0:
+            continue
         for a, b in product(range(na), range(nb)):
             elements = enumerate(_element(l1, l2, a, b).values())
             for (c, poly), axes in product(elements, product(range(3), repeat=order)):
                 for key, value in reduce(_differentiate, axes, poly).items():
                     table[(c, *axes, a, b, index[key])] = value
-        levels.append((np.array(exponents, dtype=int).reshape(-1, 3), table))
     return levels
 
 
@@ -164,7 +166,7 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
         From i to j (Å).
     radial : ndarray, shape (n_channels, order + 1, p)
         Channel functions h_c and their derivatives with respect to distance, channels in the order of
-        :func:`shell_channels`; order 0 to 4.
+        :func:`shell_channels`; order 0 to 6.
 
     Returns
     -------
@@ -191,7 +193,7 @@ def two_centre_block(l1: int, l2: int, vectors: np.ndarray, radial: np.ndarray) 
     functions = [cartesian_derivatives(theta, vectors, k) for k in range(order + 1)]  # (c, p, 3, .., 3)
     out = []
     for n in range(order + 1):
-        letters = "efgh"[:n]
+        letters = "efghij"[:n]
         total = np.zeros((len(vectors), *(3,) * n, 2 * l1 + 1, 2 * l2 + 1))
         # Leibniz rule: each index differentiates the polynomial or the function of distance.
         for k in range(n + 1):

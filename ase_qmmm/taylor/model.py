@@ -247,6 +247,11 @@ class TaylorModel(SiteCalculator):
             atoms.get_distances(int(l), defective, mic=bool(atoms.pbc.any())).min() for l in bad[:1000]
         ]
         far = int(np.argmax(nearest))
+        if nearest[far] == 0:
+            return (
+                "; all of them are at the defect themselves, which reaches further than the QM region: "
+                "Regions.detect finds it whole"
+            )
         return (
             f"; counted from the {len(defective)} atoms at the defect, use r_qm >= {nearest[far]:.2f} Å, the "
             f"distance of atom {bad[far]}"

@@ -324,11 +324,12 @@ class TaylorPotential(TaylorModel):
             return np.zeros(len(atoms)), np.zeros((len(atoms), 3))
         neighbours = self.match(atoms).neighbours
         needed = asked | (asked[neighbours] & (neighbours >= 0)).any(axis=1)
-        energies, forces, _ = self._weighted(atoms, np.flatnonzero(needed), np.ones(len(atoms)))
+        reach = max(np.linalg.norm(self.crystal.stencil(a, self.cutoff)[-1]) for a in range(len(self._terms)))
+        energies, forces, _ = self._weighted(atoms, np.flatnonzero(needed), np.ones(len(atoms)), float(reach))
         return energies, forces
 
     def _weighted(
-        self, atoms: Atoms, sites: np.ndarray, weights: np.ndarray
+        self, atoms: Atoms, sites: np.ndarray, weights: np.ndarray, reach: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         def compute(y: np.ndarray, match: StencilMatch) -> Computed:
             assert self._tables is not None
@@ -336,7 +337,7 @@ class TaylorPotential(TaylorModel):
             energies[sites] += self.reference_energies[match.basis[sites]]
             return (energies, forces, virial), largest, worst
 
-        result: tuple[np.ndarray, np.ndarray, np.ndarray] = self._computed(atoms, sites, compute)
+        result: tuple[np.ndarray, np.ndarray, np.ndarray] = self._computed(atoms, sites, compute, reach)
         return result
 
     def _influences(self) -> list[np.ndarray]:

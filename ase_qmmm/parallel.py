@@ -33,7 +33,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .errors import QMMMError, checked_keywords
+from .errors import QMMMError, check_integer, checked_keywords
 
 __all__ = ["TaskError", "TaskPool"]
 
@@ -140,13 +140,9 @@ class TaskPool:
             )
         if isinstance(executor, int) and executor < 1:
             raise ValueError(f"executor: got {executor}, expected at least 1 worker, or None for none")
-        if retries != int(retries) or retries < 0:
-            raise ValueError(f"retries: got {retries!r}, expected an integer >= 0")
-        if threads is not None and (threads != int(threads) or threads < 1):
-            raise ValueError(f"threads: got {threads!r}, expected an integer >= 1, or None")
         self.executor = executor
-        self.retries = int(retries)
-        self.threads = None if threads is None else int(threads)
+        self.retries = check_integer("retries", retries, 0)
+        self.threads = None if threads is None else check_integer("threads", threads, 1)
         self.progress = bool(progress)
         self._live: Any = None
 

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.spectrum.band_structure import BandStructure
 from ase.spectrum.doscollection import DOSCollection
 
+from .errors import StructureError
 from .mixing.regions import BUFFER, FROZEN, MM, QM, Regions
 
 __all__ = ["plot_bands", "plot_regions", "REGION_COLOURS", "REGION_NAMES"]
@@ -47,7 +48,16 @@ def plot_regions(
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    StructureError
+        No atoms.
+    ValueError
+        Atoms without regions.
     """
+    if len(atoms) == 0:
+        raise StructureError("atoms: got a structure without atoms, expected at least one to draw")
     regions = Regions.from_atoms(atoms)
     numbers = regions.numbers
     if displacement is None and "displacement" in atoms.arrays:

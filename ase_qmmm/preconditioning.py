@@ -109,7 +109,9 @@ class PreconditionedLBFGS(Optimizer):
 
     ``PreconLBFGS`` searches along lines by the energy, whose last digits (1e-12 of a total energy) end it at
     forces of about 1e-7 eV/Å, and which mixed forces do not have. This one takes whole steps, and converges
-    to the rounding of the forces.
+    to the rounding of the forces. The preconditioner is scaled by the last step, ``s.y / y.P^-1 y``, as is
+    usual in LBFGS [1]_: its own stiffness mu is estimated at the first geometry, where close atoms may make
+    it a hundred times too stiff.
 
     Parameters
     ----------
@@ -122,6 +124,10 @@ class PreconditionedLBFGS(Optimizer):
         Å; a step that moves an atom further is shortened as a whole.
     **options
         As for ASE's optimisers: ``logfile``, ``trajectory`` ...
+
+    References
+    ----------
+    .. [1] J. Nocedal, S. J. Wright, Numerical Optimization (2006), eq. (7.20).
 
     Examples
     --------
@@ -147,6 +153,7 @@ class PreconditionedLBFGS(Optimizer):
         """Forget the past (called by ASE)."""
         self._pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=self.memory)
         self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._scale = 1.0
 
     def step(self, forces: np.ndarray | None = None) -> None:
         """One step."""
@@ -162,11 +169,14 @@ class PreconditionedLBFGS(Optimizer):
             else:
                 self._pairs.clear()
         self.precon.make_precon(atoms)
+        if self._pairs:
+            _, y, curvature = self._pairs[-1]
+            self._scale = curvature / float(y @ self.precon.solve(y))
         q, parts = gradient.copy(), []
         for s, y, curvature in reversed(self._pairs):
             parts.append(float(s @ q) / curvature)
             q -= parts[-1] * y
-        q = self.precon.solve(q)
+        q = self.precon.solve(q) * self._scale
         for (s, y, curvature), part in zip(self._pairs, reversed(parts), strict=True):
             q += (part - float(y @ q) / curvature) * s
         move = -q.reshape(-1, 3)

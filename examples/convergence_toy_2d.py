@@ -68,8 +68,12 @@ def main(arguments=None):
         found[name], theory[name] = Scheme(mm, ForceMixingCalculator), {1: -3, 2: -5}[k]
         cutoffs = (rc, rc) if k == 1 else (rc, rc, HIGHER_CUTOFF["energy"])
         name = f"energy mixing, order {k + 1}"
-        mm = TaylorPotential.from_calculator(qm, crystal, order=k + 1, cutoff=cutoffs)
-        found[name], theory[name] = Scheme(mm, EnergyMixingCalculator), {1: -3, 2: -5}[k]
+        # A residual stress of 1e-7 of the moduli, which truncation leaves, strains the far field against the
+        # quantum region as much as is to be seen here. Without it there is no ghost force to correct, and a
+        # correction, which ends within half of the radius, would err by more.
+        mm = TaylorPotential.from_calculator(qm, crystal, order=k + 1, cutoff=cutoffs, elasticity="exact")
+        found[name] = Scheme(mm, EnergyMixingCalculator, {"ghost_force_correction": False})
+        theory[name] = {1: -3, 2: -5}[k]
     whole = float(atoms.cell.lengths().sum())
     study = convergence_study(
         atoms,

@@ -13,6 +13,7 @@ from matscipy.calculators.eam.io import read_eam
 
 from ase_qmmm import EAM, Crystal, TaylorForces
 from ase_qmmm.eam.pieces import Pieces, lammps_cubic, spline, tail
+from ase_qmmm.eam.smoothing import _smoothed
 from ase_qmmm.eam.zhou import ZhouPotential, known_symbols
 from ase_qmmm.errors import StructureError
 from ase_qmmm.symmetry import space_group, stencil_permutation
@@ -384,3 +385,47 @@ def test_tail(width):
     start = np.array([2.0 - width * (1 - 1e-9)])
     assert np.abs(tail(mismatch, 2.0, width, start, 3)).max() < 1e-5
     assert not tail(mismatch, 2.0, width, np.array([2.0 - 1.1 * width, 2.0 + 0.1 * width]), 3).any()
+
+
+def test_smoothing_of_a_rounded_table(tmp_path):
+    """Ten decimals at steps of 6e-4 Å: third and fourth derivatives against the closed form."""
+    closed = ZhouPotential(("W",))
+    step, cutoff = 6e-4, 6.0
+    values = closed.density(0, 0, np.arange(10001) * step, 0)[0]
+    rounded = spline(np.round(values, 10), step, cutoff, 0.5)
+    r = np.array([2.74, 3.165, 4.476])
+    exact = closed.density(0, 0, r, 4)
+    smooth, wide = (_smoothed(rounded.derivatives, r, 4, width) for width in (0.1, 0.2))
+    raw = rounded.derivatives(r, 4)
+    scale = np.abs(exact).max(axis=1)[:, None]
+    assert np.array_equal(smooth[:3], raw[:3])
+    # The term of 20th power bends at 3.1 Å: what the polynomial cannot follow grows with the width.
+    assert (np.abs(smooth - exact) / scale)[3:].max() < 0.005
+    assert (np.abs(wide - exact) / scale)[3:].max() < 0.05
+    assert (np.abs(raw - exact) / scale)[4].max() > 10.0
+
+    path = unpacked(FILES["NiAl"][0], tmp_path)
+    atoms = bulk("NiAl", "cesiumchloride", a=2.85) * 3
+    atoms.rattle(0.1, seed=1)
+    bare, other = EAM(path), EAM(path, smoothing=0.2)
+    assert np.array_equal(bare.evaluate(atoms).forces, other.evaluate(atoms).forces)
+    crystal = Crystal(bulk("NiAl", "cesiumchloride", a=2.832))
+    tensors = [calc.site_energy_derivatives(crystal, 3, 3.0).tensors for calc in (bare, other)]
+    assert np.array_equal(tensors[0][2][0], tensors[1][2][0])
+    assert not np.array_equal(tensors[0][3][0], tensors[1][3][0])
+    assert "smoothing=0.2" in repr(other)
+
+
+@pytest.mark.parametrize(
+    ("potential", "smoothing", "message"),
+    [
+        ("W-zhou04", 0.2, "for files"),
+        ("NiAl", -0.1, "smoothing"),
+        ("NiAl", np.nan, "smoothing"),
+        ("NiAl", 2.0, "quarter of the cutoff"),
+    ],
+)
+def test_smoothing_refused(potential, smoothing, message, tmp_path):
+    source = unpacked(FILES["NiAl"][0], tmp_path) if potential == "NiAl" else potential
+    with pytest.raises(ValueError, match=message):
+        EAM(source, smoothing=smoothing)

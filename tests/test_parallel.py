@@ -220,7 +220,11 @@ def test_pickle_leaves_live_workers_behind(processes):
         ({"executor": "four"}, TypeError, "executor: got 'four'"),
         ({"executor": True}, TypeError, "executor: got True"),
         ({"retries": -1}, ValueError, "retries: got -1"),
+        ({"retries": None}, ValueError, "retries: got None, expected an integer of 0 or more"),
+        ({"retries": float("nan")}, ValueError, "retries: got nan"),
         ({"threads": 0}, ValueError, "threads: got 0"),
+        ({"threads": "all"}, ValueError, "threads: got 'all', expected an integer of 1 or more"),
+        ({"threads": 1.5}, ValueError, "threads: got 1.5"),
         ({"retry": 1}, TypeError, "did you mean 'retries'"),
     ],
 )

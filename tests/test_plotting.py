@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from matplotlib.colors import to_hex
 from mixing_fixtures import silicon_cell, vacancy
 
-from ase_qmmm import Regions
+from ase_qmmm import Regions, StructureError
 from ase_qmmm.plotting import REGION_COLOURS, REGION_NAMES, plot_regions
 
 
@@ -92,6 +93,11 @@ def test_all_qm_and_no_qm():
         atoms = silicon_cell(2)
         Regions(selection, n_atoms=64).write(atoms)
         assert len(plot_regions(atoms).legends[0].get_texts()) == 1
+
+
+def test_without_atoms():
+    with pytest.raises(StructureError, match="without atoms"):
+        plot_regions(Atoms())
 
 
 def test_without_regions():

@@ -63,3 +63,16 @@ def test_first_step_is_bounded(atoms):
 def test_refused(atoms, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         PreconditionedLBFGS(atoms, **options)
+
+
+def test_wrong_stiffness_costs_little(atoms):
+    """As close atoms make it: a preconditioner a hundred times too stiff, or too soft, is scaled."""
+    steps = []
+    for factor in (1.0, 100.0, 0.1):
+        copy = atoms.copy()
+        copy.calc = EAM("W-zhou04")
+        optimizer = PreconditionedLBFGS(copy, logfile=None)
+        optimizer.precon = FactorisedExp(mu=2.5 * factor)
+        assert optimizer.run(fmax=1e-6, steps=100)
+        steps.append(optimizer.nsteps)
+    assert max(steps) < 1.3 * steps[0] + 4

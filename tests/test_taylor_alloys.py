@@ -26,8 +26,14 @@ def nickel_aluminium(folder):
 
 
 @cache
+def smoothed(folder):
+    """Order 3 takes fourth derivatives of the energy, which of the bare table are noise."""
+    bare, crystal = nickel_aluminium(folder)
+    return EAM(folder / "NiAl.eam.alloy", smoothing=0.2), crystal
+
+
+@cache
 def closed_form(_):
-    """For order 3, with fourth derivatives of the energy: those of the table above make it worse."""
     calc = EAM("Al-Ni-zhou04")
     return calc, Crystal.relaxed(bulk("NiAl", "cesiumchloride", a=2.9), calc)
 
@@ -45,6 +51,7 @@ def folder(tmp_path_factory):
 
 CASES = {
     "NiAl": (nickel_aluminium, (8.0, 4.2)),
+    "NiAl smoothed": (smoothed, (8.0, 4.2, 3.0)),
     "B2": (closed_form, (8.0, 4.2, 3.0)),
     "hcp": (magnesium, (8.0, 4.8, 3.4)),
 }
@@ -70,7 +77,10 @@ def test_force_expansions(name, folder, rng):
         assert np.abs(here.forces.sum(axis=0)).max() < 1e-11
         perfect = mm.evaluate(crystal.supercell(4))
         assert np.abs(perfect.forces).max() < 1e-11
-    assert all(higher < 0.5 * lower for lower, higher in pairwise(errors))
+    # Of cubic splines third derivatives jump, and order 3 gains less than of analytic functions.
+    assert all(
+        higher < (0.6 if name == "NiAl smoothed" else 0.5) * lower for lower, higher in pairwise(errors)
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

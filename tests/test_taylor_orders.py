@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -14,7 +16,16 @@ from matscipy.calculators.manybody.explicit_forms.kumagai import Kumagai_Comp_Ma
 from matscipy.elasticity import fit_elastic_constants
 from taylor_fixtures import CRYSTALS, density_model
 
-from ase_qmmm import Crystal, ForceMixingCalculator, Regions, TaylorForces, TaylorPotential, check_calculator
+from ase_qmmm import (
+    EAM,
+    Crystal,
+    ForceMixingCalculator,
+    Regions,
+    TaylorForces,
+    TaylorPotential,
+    check_calculator,
+)
+from ase_qmmm.defects import vacancy
 from ase_qmmm.errors import MatchError
 from ase_qmmm.symmetry import count_force_constants, count_site_coefficients
 
@@ -261,7 +272,9 @@ def test_vacancy(kind):
     distance = atoms.get_distances(0, range(len(atoms)), mic=True)[1:]
     del atoms[0]
     atoms.rattle(0.02, seed=1)
-    with pytest.raises(MatchError, match=r"lack neighbours that matter.*r_qm > .*use r_qm >= "):
+    # Of the first shell alone, no atom lies farther out than those at the defect.
+    remedy = "all of them are among the 4 atoms at the defect" if kind == "energy" else r"use r_qm >= [1-9]"
+    with pytest.raises(MatchError, match=rf"lack neighbours that matter.*r_qm > .*{remedy}"):
         mm.evaluate(atoms)
     far = distance > (2 if kind == "energy" else 1) * mm.cutoff + 0.1
     energies, forces = mm.evaluate_sites(atoms, far)
@@ -345,3 +358,22 @@ def test_wrong_derivatives():
     with pytest.raises(TypeError, match="crystal: got Atoms"):
         TaylorForces.from_calculator(qm, crystal.unit_cell)
     assert isinstance(crystal, Crystal)
+
+
+@pytest.mark.parametrize(("model", "order"), [(TaylorForces, 1), (TaylorPotential, 2)])
+def test_radius_that_the_error_names_is_enough(model, order):
+    """Forces of a TaylorPotential look at the stencils of neighbours, one cutoff further in."""
+    calc = EAM("W-zhou04")
+    crystal = Crystal.relaxed(bulk("W", a=3.165), calc)
+    mm = model.from_calculator(calc, crystal, order=order, cutoff=5.0)
+    atoms = vacancy(crystal, 8)
+    with pytest.raises(MatchError, match="lack neighbours that matter") as caught:
+        atoms.calc = ForceMixingCalculator(
+            calc, mm, Regions.from_distance(atoms, atoms.info["core"], 3.0, 8.0)
+        )
+        atoms.get_forces()
+    needed = float(re.search(r"r_qm > ([0-9.]+) Å", str(caught.value))[1])
+    assert needed > (7.0 if model is TaylorPotential else 3.0)
+    regions = Regions.from_distance(atoms, atoms.info["core"], needed + 0.01, 8.0)
+    atoms.calc = ForceMixingCalculator(calc, mm, regions)
+    assert np.isfinite(atoms.get_forces()).all()

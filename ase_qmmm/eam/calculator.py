@@ -22,6 +22,7 @@ from . import derivatives, kernels
 from .files import INTERPOLATIONS, is_potential_file, read_potential
 from .potential import EAMPotential
 from .series import EAMSeries
+from .smoothing import SmoothedPotential
 from .zhou import SUFFIX, ZhouPotential, known_symbols
 
 __all__ = ["EAM", "load_potential"]
@@ -31,7 +32,7 @@ MAX_MEMORY = 4.0
 
 
 def load_potential(
-    potential: str | os.PathLike[str] | EAMPotential, interpolation: str = "spline"
+    potential: str | os.PathLike[str] | EAMPotential, interpolation: str = "spline", smoothing: float = 0.0
 ) -> EAMPotential:
     """Potential of a name or of a file, or the object itself; see :class:`EAM`.
 
@@ -46,9 +47,17 @@ def load_potential(
             f"potential: got {type(potential).__name__}, expected a name, a path or an EAMPotential"
         )
     if not isinstance(potential, EAMPotential) and is_potential_file(potential):
-        return read_potential(potential, interpolation)
+        table = read_potential(potential, interpolation)
+        if smoothing > table.cutoff / 4:
+            raise ValueError(
+                f"smoothing: got {smoothing:g} Å, expected at most a quarter of the cutoff, "
+                f"{table.cutoff / 4:.3g} Å"
+            )
+        return SmoothedPotential(table, smoothing) if smoothing > 0 else table
     if interpolation != "spline":
         raise ValueError(f"interpolation: got {interpolation!r}, which is for files; {potential!r} is none")
+    if smoothing > 0:
+        raise ValueError(f"smoothing: got {smoothing:g} Å, which is for files; {potential!r} is none")
     if isinstance(potential, EAMPotential):
         return potential
     name = str(potential)
@@ -80,6 +89,10 @@ class EAM(SiteCalculator):
         taken off over the last 0.5 Å, so that energies and forces go to zero smoothly. "lammps": the
         interpolation of LAMMPS, cubics with one continuous derivative, cut at the cutoff; to reproduce its
         numbers to rounding.
+    smoothing : float
+        Å, of files. Third and higher derivatives at the crystal come from polynomials fitted to the functions
+        within this distance of each neighbour, 0.2 Å say: those of a table itself may be noise. Energies,
+        forces and force constants do not change. Zero: those of the interpolation.
     skin : float
         Å. The neighbour list is made anew when an atom has moved by half of it.
 
@@ -114,10 +127,12 @@ class EAM(SiteCalculator):
         potential: str | os.PathLike[str] | EAMPotential,
         *,
         interpolation: str = "spline",
+        smoothing: float = 0.0,
         skin: float = 1.0,
     ) -> None:
         super().__init__()
-        self.potential = load_potential(potential, interpolation)
+        self.smoothing = check_positive("smoothing", smoothing, "Å", zero=True)
+        self.potential = load_potential(potential, interpolation, self.smoothing)
         self.interpolation = interpolation
         self.skin = check_positive("skin", skin, "Å", zero=True)
         self._tables = self.potential.tables()
@@ -144,6 +159,7 @@ class EAM(SiteCalculator):
 
     def __repr__(self) -> str:
         how = "" if self.interpolation == "spline" else f", interpolation={self.interpolation!r}"
+        how += f", smoothing={self.smoothing:g}" if self.smoothing else ""
         symbols = "-".join(self.potential.symbols)
         return f"EAM({self.potential.name!r}, {symbols}, cutoff {self.cutoff:.4g} Å{how})"
 

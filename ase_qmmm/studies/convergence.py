@@ -207,7 +207,8 @@ def convergence_study(
         Geometry relaxed by `qm` before; with its calculator's energy, if any.
     folder : str or Path, optional
         Keeps each relaxed structure (extended XYZ) as soon as it is done. A study called again with the same
-        arguments takes them from there.
+        arguments takes them from there. Models count as the same where their ``repr`` is; take another folder
+        for one that differs in what that does not show, such as the `elasticity` of an expansion.
     pool : TaskPool, optional
         Runs the relaxations at the same time.
 
@@ -244,21 +245,21 @@ def convergence_study(
     start = atoms.copy()
     start.set_constraint(FixAtoms(mask=frozen) if frozen.any() else None)
 
-    def task(name: str, calc: Calculator) -> _Task:
+    def task(name: str, calc: Calculator, options: Mapping[str, Any]) -> _Task:
         label = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")
         path = None if place is None else place / f"{label}.extxyz"
-        digest = _digest(atoms, frozen, calc, fmax, optimizer)
+        digest = _digest(atoms, frozen, calc, options, fmax, optimizer)
         return _Task(name, start.copy(), calc, fmax, steps, optimizer, path, digest)
 
     tasks, keys, counts = [], [], []
     if reference is None:
-        tasks.append(task("reference", qm))
+        tasks.append(task("reference", qm, {}))
     for name, scheme in schemes.items():
         for r in sizes:
             inside = Regions.from_distance(atoms, centre, r, r_buffer)
             regions = Regions(inside.qm & ~frozen, inside.buffer, frozen if frozen.any() else None)
             calc = scheme.mixing(qm, scheme.mm, regions, **scheme.options)
-            tasks.append(task(f"{name} {r:.4g}", calc))
+            tasks.append(task(f"{name} {r:.4g}", calc, scheme.options))
             keys.append((name, r))
             counts.append(int(regions.qm.sum()))
     results = (pool or TaskPool()).map(_relaxed, tasks)
@@ -299,9 +300,18 @@ def _difference(first: Atoms, second: Atoms, cell: Atoms) -> np.ndarray:
     return difference
 
 
-def _digest(atoms: Atoms, frozen: np.ndarray, calc: Calculator, fmax: float, optimizer: str) -> str:
+def _digest(
+    atoms: Atoms,
+    frozen: np.ndarray,
+    calc: Calculator,
+    options: Mapping[str, Any],
+    fmax: float,
+    optimizer: str,
+) -> str:
     """What a relaxed structure depends on."""
-    digest = hashlib.sha256(f"{calc!r} {fmax!r} {optimizer}".encode())
+    # Options that are at their defaults do not make another study.
+    given = "".join(f" {name}={options[name]!r}" for name in sorted(options))
+    digest = hashlib.sha256(f"{calc!r}{given} {fmax!r} {optimizer}".encode())
     regions = getattr(calc, "regions", None)
     masks = [regions.numbers] if isinstance(regions, Regions) else []
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, frozen, *masks):

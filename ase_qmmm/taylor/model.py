@@ -155,12 +155,16 @@ class TaylorModel(SiteCalculator):
         self._set_tables(match)
 
     def _computed(
-        self, atoms: Atoms, sites: np.ndarray, compute: Callable[[np.ndarray, StencilMatch], Computed]
+        self,
+        atoms: Atoms,
+        sites: np.ndarray,
+        compute: Callable[[np.ndarray, StencilMatch], Computed],
+        reach: float = 0.0,
     ) -> Any:
         """What ``compute(y, match)`` gives for `sites` at unwrapped positions y, where the match holds.
 
         Atoms that moved far since the match was made are matched anew: in the glide of a dislocation they
-        have other neighbours then.
+        have other neighbours then. `reach` (Å): how far from an atom that is asked for its `sites` lie.
         """
         name, limit = type(self).__name__, self.trust
         for attempt in range(2):
@@ -188,7 +192,7 @@ class TaylorModel(SiteCalculator):
                 continue
             break
         if len(bad):
-            self._raise_bad(atoms, bad)
+            self._raise_bad(atoms, bad, reach)
         text = (
             f"{name}: atom {worst} has moved {np.sqrt(largest):.2f} Å relative to a neighbour, more than the "
             f"trust radius, {limit:.2f} Å; the expansion about the crystal does not hold there"
@@ -214,7 +218,7 @@ class TaylorModel(SiteCalculator):
         symmetric: np.ndarray = (virial + virial.T) / 2
         return symmetric
 
-    def _raise_bad(self, atoms: Atoms, bad: np.ndarray) -> None:
+    def _raise_bad(self, atoms: Atoms, bad: np.ndarray, reach: float) -> None:
         match, name = self._current, type(self).__name__
         no_site = bad[match.basis[bad] < 0]
         if len(no_site):
@@ -232,15 +236,16 @@ class TaylorModel(SiteCalculator):
             float(r[: len(part)][part > self.missing_tolerance].max(initial=0.0))
             for r, part in zip(lengths, self._influences(), strict=True)
         )
+        needed += reach
         raise MatchError(
             f"{name}: {len(bad)} atoms lack neighbours that matter (worst: atom {worst} at "
             f"{np.round(atoms.positions[worst], 3).tolist()}, nothing at {distance:.2f} Å where the crystal "
             f"has an atom): a defect or a surface lies in their stencil. Make every atom within "
             f"{needed:.2f} Å of it a QM atom (r_qm > {needed:.2f} Å), freeze it, or lower the cutoff"
-            f"{self._distance_to_defect(atoms, bad)}"
+            f"{self._distance_to_defect(atoms, bad, reach)}"
         )
 
-    def _distance_to_defect(self, atoms: Atoms, bad: np.ndarray) -> str:
+    def _distance_to_defect(self, atoms: Atoms, bad: np.ndarray, reach: float) -> str:
         """How far the atoms that lack neighbours reach from the defective atoms, as text."""
         defective = np.flatnonzero(self._current.defect())
         if not len(defective):
@@ -249,9 +254,15 @@ class TaylorModel(SiteCalculator):
             atoms.get_distances(int(l), defective, mic=bool(atoms.pbc.any())).min() for l in bad[:1000]
         ]
         far = int(np.argmax(nearest))
+        if nearest[far] == 0:
+            return (
+                f"; all of them are among the {len(defective)} atoms at the defect, which may be larger than "
+                f"it seems: Regions.detect finds it whole, and counts r_qm from there"
+            )
+        place = f"{reach:.2f} Å beyond" if reach else "the distance of"
         return (
-            f"; counted from the {len(defective)} atoms at the defect, use r_qm >= {nearest[far]:.2f} Å, the "
-            f"distance of atom {bad[far]}"
+            f"; counted from the {len(defective)} atoms at the defect, use "
+            f"r_qm >= {nearest[far] + reach:.2f} Å, {place} atom {bad[far]}"
         )
 
 

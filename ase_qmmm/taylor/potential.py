@@ -366,16 +366,17 @@ class TaylorPotential(TaylorModel):
             return np.zeros(len(atoms)), np.zeros((len(atoms), 3))
         neighbours = self.match(atoms).neighbours
         needed = asked | (asked[neighbours] & (neighbours >= 0)).any(axis=1)
-        energies, forces, _ = self._weighted(atoms, np.flatnonzero(needed), np.ones(len(atoms)))
+        reach = max(np.linalg.norm(self.crystal.stencil(a, self.cutoff)[-1]) for a in range(len(self._terms)))
+        energies, forces, _ = self._weighted(atoms, np.flatnonzero(needed), np.ones(len(atoms)), float(reach))
         return energies, forces
 
     def _weighted(
-        self, atoms: Atoms, sites: np.ndarray, weights: np.ndarray
+        self, atoms: Atoms, sites: np.ndarray, weights: np.ndarray, reach: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         def compute(y: np.ndarray, match: StencilMatch) -> Computed:
             return self._tensor_sums(y, match, sites, weights)
 
-        result: tuple[np.ndarray, np.ndarray, np.ndarray] = self._computed(atoms, sites, compute)
+        result: tuple[np.ndarray, np.ndarray, np.ndarray] = self._computed(atoms, sites, compute, reach)
         return result
 
     def _tensor_sums(

@@ -251,7 +251,7 @@ class TaylorSeries(TaylorPotential):
     # -- evaluation ------------------------------------------------------------------------------------------
 
     def _weighted(
-        self, atoms: Atoms, sites: np.ndarray, weights: np.ndarray
+        self, atoms: Atoms, sites: np.ndarray, weights: np.ndarray, reach: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         def compute(y: np.ndarray, match: StencilMatch) -> Computed:
             (energies, forces, virial), largest, worst = self._tensor_sums(y, match, sites, weights)
@@ -264,7 +264,7 @@ class TaylorSeries(TaylorPotential):
                         self._add_series(y, match, basis, some, weights, energies, forces, virial)
             return (energies, forces, virial), largest, worst
 
-        result: tuple[np.ndarray, np.ndarray, np.ndarray] = self._computed(atoms, sites, compute)
+        result: tuple[np.ndarray, np.ndarray, np.ndarray] = self._computed(atoms, sites, compute, reach)
         return result
 
     def _add_series(

@@ -23,8 +23,8 @@ __all__ = ["FactorisedExp", "PreconditionedLBFGS"]
 RIDGE = 1e-6
 # Atoms in a cut across the system (its separator), above which factors fill too much: a cube of 10 000.
 LARGEST_SEPARATOR = 750
-# Residual of conjugate gradients. LBFGS wants the same linear map each time.
-TOLERANCE = 1e-9
+# Relative residual of conjugate gradients, which LBFGS corrects as it does the preconditioner itself.
+TOLERANCE = 1e-5
 MOST_ITERATIONS = 2000
 
 

@@ -1,4 +1,4 @@
-"""How fast do mixtures converge? Vacancy and edge dislocation in tungsten, Taylor models of several orders.
+"""How fast do mixtures converge? Point defects and an edge dislocation in tungsten, several orders.
 
 The setting of the papers' first example (QM/MM for crystalline defects, part 3, section 4.2): an
 embedded-atom potential stands for the quantum model, so that the exact answer is cheap. Against it stand
@@ -16,12 +16,16 @@ case                       K_F 1, K_E 2   K_F 2, K_E 3
 =========================  =============  =============
 ``vacancy-2d`` (a column)  -3             -5
 ``vacancy-3d``             -4.5           -7.5
+``interstitial-3d``        -4.5           -7.5
 ``edge``                   -1             -2
 =========================  =============  =============
 
+The interstitial is a [110] dumbbell: its elastic far field is some twenty times stronger than that of the
+vacancy, whose near field rules up to about 20 Å. ``--decay`` prints the strain ``|Du(l)|`` by distance.
+
 Run ``python examples/convergence_tungsten.py vacancy-2d`` (or one of the other cases; one to four minutes
-each on one core). ``--size`` makes the far field larger, ``--radii`` sets the quantum regions, ``--folder``
-keeps relaxed structures and resumes.
+each on one core, in three dimensions, 65 000 atoms, ten). ``--size`` makes the far field larger, ``--radii``
+sets the quantum regions, ``--folder`` keeps relaxed structures and resumes.
 """
 
 import argparse
@@ -30,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import bulk
+from ase.geometry import find_mic
 
 from ase_qmmm import (
     EAM,
@@ -38,8 +43,9 @@ from ase_qmmm import (
     ForceMixingCalculator,
     TaylorForces,
     TaylorPotential,
+    displacement_gradient,
 )
-from ase_qmmm.defects import edge_dislocation, elastic_constants, vacancy
+from ase_qmmm.defects import edge_dislocation, elastic_constants, interstitial, vacancy
 from ase_qmmm.studies import Scheme, convergence_study
 
 
@@ -55,11 +61,14 @@ class Case:
     fmax: float
 
 
+RADII_3D = [8.0, 10.0, 12.5, 15.5, 19.0, 23.0, 28.0]
+
 CASES = {
     "vacancy-2d": Case(
         64.0, [7.0, 8.5, 10.0, 12.0, 14.5, 17.5, 21.0, 25.0], 12.0, {1: -3, 2: -5}, {1: -4, 2: -6}, 1e-10
     ),
-    "vacancy-3d": Case(22.0, [6.5, 8.0, 10.0, 11.5, 13.0], 6.5, {1: -4.5, 2: -7.5}, {1: -6, 2: -9}, 1e-10),
+    "vacancy-3d": Case(50.0, RADII_3D, 15.0, {1: -4.5, 2: -7.5}, {1: -6, 2: -9}, 1e-10),
+    "interstitial-3d": Case(50.0, RADII_3D, 15.0, {1: -4.5, 2: -7.5}, {1: -6, 2: -9}, 1e-10),
     "edge": Case(120.0, [10.0, 14.0, 20.0, 28.0, 40.0], 14.0, {1: -1, 2: -2}, {1: -2, 2: -3}, 1e-8),
 }
 
@@ -77,7 +86,10 @@ def structure(name, crystal, qm, size):
         )
         return atoms, atoms.info["core"]
     n = round(2 * size / np.abs(crystal.unit_cell.cell.array).max() / 2)
-    atoms = vacancy(crystal, (n, n, 1 if name == "vacancy-2d" else n))
+    if name == "interstitial-3d":
+        atoms = interstitial(crystal, n, "dumbbell", direction=(1, 1, 0))
+    else:
+        atoms = vacancy(crystal, (n, n, 1 if name == "vacancy-2d" else n))
     return atoms, atoms.info["core"]
 
 
@@ -102,6 +114,18 @@ def schemes(qm, crystal, orders):
     return out, order_of
 
 
+def decay(reference, atoms, centre):
+    """Middle distances (Å) and root mean squares of ``|Du(l)|`` (Å) in shells around a point defect."""
+    vectors = find_mic(atoms.positions - centre, atoms.cell)[0]
+    gradient = displacement_gradient(find_mic(reference.positions - atoms.positions, atoms.cell)[0], atoms)
+    distances = np.linalg.norm(vectors, axis=1)
+    edges = np.geomspace(6.0, atoms.cell.lengths().min() / 2, 12)
+    shells = [(distances >= a) & (distances < b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [
+        (np.exp(np.log(distances[s]).mean()), np.sqrt((gradient[s] ** 2).mean())) for s in shells if s.any()
+    ]
+
+
 def main(arguments=None):
     """Run one case, print its table and slopes, and draw it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,6 +133,8 @@ def main(arguments=None):
     parser.add_argument("--size", type=float, help="half width of the cell, or radius of the cylinder (Å)")
     parser.add_argument("--radii", type=float, nargs="+", help="of the quantum regions (Å)")
     parser.add_argument("--orders", type=int, nargs="+", default=[1, 2], choices=(1, 2), help="of the forces")
+    parser.add_argument("--fit-from", type=float, help="smallest radius of the fits (Å)")
+    parser.add_argument("--decay", action="store_true", help="print the strain by distance from the centre")
     parser.add_argument("--fmax", type=float, help="eV/Å")
     parser.add_argument("--folder", type=Path, help="for relaxed structures; resumes from there")
     parser.add_argument("--output", type=Path, help="prefix of the table and the picture")
@@ -129,14 +155,19 @@ def main(arguments=None):
         centre=centre,
         r_buffer=2 * qm.cutoff,
         fmax=options.fmax or case.fmax,
+        start="reference",
         folder=options.folder,
     )
     print(study)
+    if options.decay:
+        for distance, strain in decay(study.reference, atoms, centre):
+            print(f"|Du| at {distance:6.2f} Å: {strain:.3e} Å")
+    fit_from = options.fit_from or case.fit_from
     for name, k in order_of.items():
-        slope, error = study.slope(name, r_min=case.fit_from)
+        slope, error = study.slope(name, r_min=fit_from)
         line = f"{name}: ||Du - Du_H|| ~ R^{slope:.2f} +- {error:.2f} (theory {case.theory[k]:g})"
         if name.startswith("energy"):
-            slope, error = study.slope(name, "energy_error", r_min=case.fit_from)
+            slope, error = study.slope(name, "energy_error", r_min=fit_from)
             line += f", energy R^{slope:.2f} +- {error:.2f} ({case.energy_theory[k]:g})"
         print(line)
     study.write_csv(f"{prefix}.csv")

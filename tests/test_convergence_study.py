@@ -73,6 +73,24 @@ def test_error_falls_and_runs_resume(case, tmp_path, monkeypatch):
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
+def test_start_at_the_reference(case, tmp_path):
+    """The same geometries and energies in fewer steps, also where the scheme has an energy."""
+    first = study(case, radii=[3.0])
+    near = study(case, radii=[3.0], start="reference")
+    assert np.allclose(near.table["error"], first.table["error"], rtol=0.01)
+    assert np.isclose(near.norm, first.norm, rtol=1e-6)
+    assert (near.table["steps"] < first.table["steps"]).all()
+    given = study(case, radii=[3.0], start="reference", reference=first.reference, folder=tmp_path)
+    assert np.allclose(given.table["error"], near.table["error"], rtol=0, atol=1e-5)
+    assert not (tmp_path / "reference.extxyz").exists()
+    # The quantum model itself as a scheme with an energy: nothing moves, and the energy released is the same.
+    atoms, qm, _, centre = case
+    same = {"itself": Scheme(EMT(), lambda qm, mm, regions: EMT())}
+    exact = study((atoms, qm, same, centre), radii=[3.0], start="reference")
+    assert exact.table["steps"][0] == 0
+    assert abs(exact.table["energy_error"][0]) < 1e-9
+
+
 def test_other_settings_are_another_study(case, tmp_path):
     first = study(case, radii=[3.0], folder=tmp_path, fmax=1e-2)
     second = study(case, radii=[3.0], folder=tmp_path, fmax=1e-3)
@@ -107,6 +125,7 @@ def test_slope_and_its_error(rng):
     ("change", "error", "message"),
     [
         ({"radii": []}, ValueError, "radii"),
+        ({"start": "middle"}, ValueError, "start"),
         ({"radii": [-1.0]}, ValueError, "radii"),
         ({"optimizer": "newton"}, ValueError, "optimizer"),
         ({"fmax": 0.0}, ValueError, "fmax"),

@@ -41,6 +41,7 @@ KT = 0.3  # eV
 RADII = [4.2, 5.0, 6.2, 7.3, 8.3, 9.5, 10.3]  # Å, between shells of atoms
 CUTOFF = 12.0  # Å, of the first order; beyond it force constants are below 1e-4 of the largest
 HIGHER_CUTOFF = 5.0  # Å, of the second order
+BLOCKS = {"block": 7.24, "buffer": 4.7}  # Å, of divide and conquer: boxes of 216 atoms, the cheapest that fit
 THEORY = {1: -4.5, 2: -7.5}
 
 
@@ -118,21 +119,23 @@ def main(arguments=None):
     study.write_csv(f"{options.output}.csv")
     study.plot(f"{options.output}.png", {f"force mixing, order {k}": THEORY[k] for k in options.orders})
     if options.divide_and_conquer:
-        print(divide_and_conquer_error(study.reference, qm, crystal, options.fmax))
+        print(divide_and_conquer_error(study.reference, qm, crystal))
     return study
 
 
-def divide_and_conquer_error(reference, qm, crystal, fmax):
+def divide_and_conquer_error(reference, qm, crystal):
     """Relax by divide and conquer from the dense geometry, and compare."""
     atoms = reference.copy()
-    atoms.calc = qm.with_options(solver=DivideAndConquer(boundary="periodic", crystal=crystal))
-    before = np.linalg.norm(atoms.get_forces(), axis=1).max()
-    PreconditionedLBFGS(atoms, logfile=None).run(fmax=max(fmax, 1e-3), steps=30)
+    atoms.calc = qm.with_options(solver=DivideAndConquer(boundary="periodic", crystal=crystal, **BLOCKS))
+    before = np.linalg.norm(atoms.get_forces(), axis=1)
+    optimizer = PreconditionedLBFGS(atoms, logfile=None)
+    converged = optimizer.run(fmax=2e-3, steps=30)
     difference = find_mic(atoms.positions - reference.positions, atoms.cell)[0]
     difference -= difference.mean(axis=0)
     largest = np.linalg.norm(difference, axis=1).max()
     return (
-        f"divide and conquer: {before:.2e} eV/Å at the dense geometry, "
+        f"divide and conquer: at the dense geometry forces up to {before.max():.2e} eV/Å, "
+        f"rms {np.sqrt((before**2).mean()):.2e}; after {optimizer.nsteps} steps (converged: {converged}) "
         f"||Du - Du_dense|| = {energy_norm(difference, reference):.2e} Å, largest {largest:.2e} Å"
     )
 

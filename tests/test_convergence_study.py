@@ -80,7 +80,11 @@ def test_error_falls_and_runs_resume(case, tmp_path, monkeypatch):
 def test_start_at_the_reference(case, tmp_path):
     """The same geometries and energies in fewer steps, also where the scheme has an energy."""
     first = study(case, radii=[3.0])
-    near = study(case, radii=[3.0], start="reference")
+    near = study(case, radii=[3.0], start="reference", folder=tmp_path / "near")
+    path = tmp_path / "near" / "force-mixing-3.extxyz"
+    before = path.stat().st_mtime_ns
+    again = study(case, radii=[3.0], start="reference", folder=tmp_path / "near")
+    assert path.stat().st_mtime_ns == before and again.table["error"] == pytest.approx(near.table["error"])
     assert np.allclose(near.table["error"], first.table["error"], rtol=0.01)
     assert np.isclose(near.norm, first.norm, rtol=1e-6)
     assert (near.table["steps"] < first.table["steps"]).all()

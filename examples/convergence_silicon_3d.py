@@ -12,7 +12,7 @@ Beside the errors stand the forces on the unrelaxed vacancy by distance: what th
 atoms far away. No expansion about the perfect crystal has it. It falls exponentially, and hides the power as
 long as it is the larger part.
 
-Run ``python examples/convergence_silicon_3d.py`` (511 atoms, about ten minutes on one core; ``--cells 5``,
+Run ``python examples/convergence_silicon_3d.py`` (511 atoms, about four minutes on one core; ``--cells 5``,
 999 atoms, takes about seven times as long). ``--divide-and-conquer`` relaxes the vacancy with that solver as
 well, and compares with the dense solver. ``--folder`` keeps relaxed structures and resumes.
 """

@@ -25,7 +25,7 @@ vacancy, whose near field rules up to about 20 Å. ``--decay`` prints the strain
 the part of it from which the errors come.
 
 Run ``python examples/convergence_tungsten.py vacancy-2d`` (or one of the other cases; one to four minutes
-each on one core, five in three dimensions with ``--orders 1``, 35 000 atoms). ``--size`` makes the far field
+each on one core, in three dimensions, 35 000 atoms, with ``--orders 1``). ``--size`` makes the far field
 larger, ``--radii`` sets the quantum regions, ``--folder`` keeps relaxed structures and resumes.
 """
 

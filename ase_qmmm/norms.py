@@ -25,7 +25,8 @@ def displacement_gradient(u: np.ndarray, atoms: Atoms, cutoff: float | None = No
     atoms : ase.Atoms
         Geometry that says who neighbours whom; take the reference, so that both sides count the same bonds.
     cutoff : float, optional
-        Bond length (Å) up to which atoms are neighbours; default 1.2 times the shortest distance.
+        Bond length (Å) up to which atoms are neighbours; default 1.2 times the nearest-neighbour distance of
+        most atoms (the median: the atoms of an interstitial are closer to each other).
 
     Returns
     -------
@@ -45,7 +46,7 @@ def displacement_gradient(u: np.ndarray, atoms: Atoms, cutoff: float | None = No
     if len(atoms) == 0:
         return np.zeros(0)
     if cutoff is None:
-        cutoff = 1.2 * _shortest_distance(atoms)
+        cutoff = 1.2 * _nearest_neighbour_distance(atoms)
     i, j = neighbour_pairs(atoms, cutoff, "ij")
     squares = ((u[j] - u[i]) ** 2).sum(axis=1)
     norm: np.ndarray = np.sqrt(np.bincount(i, squares, minlength=len(atoms)))
@@ -57,12 +58,15 @@ def energy_norm(u: np.ndarray, atoms: Atoms, cutoff: float | None = None) -> flo
     return float(np.linalg.norm(displacement_gradient(u, atoms, cutoff)))
 
 
-def _shortest_distance(atoms: Atoms) -> float:
+def _nearest_neighbour_distance(atoms: Atoms) -> float:
     radius = 3.0
     while True:
-        (distances,) = neighbour_pairs(atoms, radius, "d")
-        if len(distances):
-            return float(distances.min())
+        i, d = neighbour_pairs(atoms, radius, "id")
+        nearest = np.full(len(atoms), np.inf)
+        np.minimum.at(nearest, i, d)
+        if np.isfinite(nearest).sum() > len(atoms) / 2:
+            # The lower median: a length that occurs.
+            return float(np.sort(nearest)[(len(atoms) - 1) // 2])
         if radius > 100.0:
             return 1.0  # isolated atoms have no bonds at any cutoff
         radius *= 2

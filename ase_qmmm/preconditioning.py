@@ -21,6 +21,11 @@ __all__ = ["FactorisedExp", "PreconditionedLBFGS"]
 
 # Of mu, on the diagonal: keeps groups of atoms that are bound to nothing from making the matrix singular.
 RIDGE = 1e-6
+# Atoms in a cut across the system (its separator), above which factors fill too much: a cube of 10 000.
+LARGEST_SEPARATOR = 750
+# Relative residual of conjugate gradients, which LBFGS corrects as it does the preconditioner itself.
+TOLERANCE = 1e-5
+MOST_ITERATIONS = 2000
 
 
 class FactorisedExp(Exp):
@@ -28,8 +33,9 @@ class FactorisedExp(Exp):
 
     The matrix is the same for x, y and z, and is made anew only when an atom has moved by half a bond in one
     step. ``Exp`` factorises the matrix of all three again in each step; here one of a third of the size is
-    factorised when the matrix changes, and each step is a substitution. Bonds come from matscipy's neighbour
-    list, in any cell.
+    factorised when the matrix changes, and each step is a substitution. Systems that are large in three
+    dimensions, whose factors would fill (their cost grows with the square of the number of atoms), are solved
+    by conjugate gradients instead. Bonds come from matscipy's neighbour list, in any cell.
 
     Parameters
     ----------
@@ -60,6 +66,7 @@ class FactorisedExp(Exp):
         super().__init__(solver="direct", **options)
         self.bond_range = bond_range
         self.neighbor_list = _pairs
+        self._iterative = False
         self._factors: Any = None
 
     def make_precon(self, atoms: Atoms, reinitialize: bool | None = None) -> None:
@@ -68,6 +75,7 @@ class FactorisedExp(Exp):
             self.r_NN = _bond_length(getattr(atoms, "atoms", atoms))
         if self.r_cut is None:
             self.r_cut = self.bond_range * self.r_NN
+        self._iterative = _separator(getattr(atoms, "atoms", atoms), self.r_cut) > LARGEST_SEPARATOR
         super().make_precon(atoms, reinitialize)
 
     def estimate_mu(self, atoms: Atoms, H: np.ndarray | None = None) -> Any:
@@ -83,18 +91,25 @@ class FactorisedExp(Exp):
 
     def solve(self, x: np.ndarray) -> np.ndarray:
         """``P^-1 x`` for (3n,) values."""
+        columns = np.ascontiguousarray(x.reshape(-1, 3))
         if self._factors is None:
             matrix: Any = self.P
             block = matrix[::3, ::3]
             block = block + sparse.identity(block.shape[0]) * (RIDGE * self.mu)
             # Symmetric and diagonally dominant: no pivoting, and an order that keeps the symmetry.
-            self._factors = splu(
-                block.tocsc(),
-                permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
+            self._factors = (
+                block.tocsr()
+                if self._iterative
+                else splu(
+                    block.tocsc(),
+                    permc_spec="MMD_AT_PLUS_A",
+                    diag_pivot_thresh=0.0,
+                    options={"SymmetricMode": True},
+                )
             )
-        y: np.ndarray = self._factors.solve(np.ascontiguousarray(x.reshape(-1, 3))).ravel()
+        if self._iterative:
+            return _conjugate_gradients(self._factors, columns).ravel()
+        y: np.ndarray = self._factors.solve(columns).ravel()
         return y
 
     def copy(self) -> FactorisedExp:
@@ -185,6 +200,33 @@ class PreconditionedLBFGS(Optimizer):
             move *= self.maxstep / longest
         self._last = (positions, gradient)
         atoms.set_positions(atoms.get_positions() + move)
+
+
+def _separator(atoms: Atoms, width: float) -> float:
+    """About how many atoms a cut of `width` (Å) across the longest extent of a system meets."""
+    extent = np.ptp(atoms.get_scaled_positions(wrap=False), axis=0) * atoms.cell.lengths()
+    return len(atoms) * width / max(float(extent.max(initial=0.0)), width)
+
+
+def _conjugate_gradients(matrix: Any, columns: np.ndarray) -> np.ndarray:
+    """``matrix^-1 columns`` for a symmetric positive matrix (n, n), each of the (n, 3) columns by itself."""
+    x = np.zeros_like(columns)
+    residual = columns.copy()
+    direction = residual.copy()
+    square = (residual**2).sum(axis=0)
+    goal = square * TOLERANCE**2
+    for _ in range(MOST_ITERATIONS):
+        if (square <= goal).all():
+            break
+        image = matrix @ direction
+        curvature = (direction * image).sum(axis=0)
+        # A column that is solved stays as it is.
+        step = np.divide(square, curvature, out=np.zeros(3), where=square > goal)
+        x += step * direction
+        residual -= step * image
+        last, square = square, (residual**2).sum(axis=0)
+        direction = residual + np.divide(square, last, out=np.zeros(3), where=last > 0) * direction
+    return x
 
 
 def _pairs(quantities: str, atoms: Atoms, cutoff: float, *_: Any) -> tuple[np.ndarray, ...]:

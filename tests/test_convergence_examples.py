@@ -33,6 +33,43 @@ def test_tungsten_vacancy(tmp_path, capsys):
     assert prefix.with_suffix(".csv").exists() and prefix.with_suffix(".png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("case", ["vacancy-3d", "interstitial-3d"])
+def test_tungsten_in_three_dimensions(case, tmp_path, capsys):
+    """A trial size, far from the power: errors fall, and the strain of the interstitial is much larger."""
+    options = ["--size", "14", "--orders", "1", "--radii", "6.5", "8.5", "10", "--fmax", "1e-6", "--decay"]
+    study = run("convergence_tungsten.py", case, *options, "--fit-from", 6, "--output", tmp_path / "study")
+    for name in ("force mixing, order 1", "energy mixing, order 2"):
+        errors = study.table["error"][study.table["scheme"] == name]
+        assert errors[2] < 0.3 * errors[0] < 0.03 * study.norm
+    printed = capsys.readouterr().out
+    assert "theory -4.5" in printed
+    strains = [float(line.split()[-2]) for line in printed.splitlines() if line.startswith("|Du|")]
+    assert strains[-1] > 2e-3 if case == "interstitial-3d" else strains[-1] < 2e-3
+
+
+def test_silicon_vacancy_in_three_dimensions(tmp_path, capsys):
+    """63 atoms: the distortion of the neighbours stays, and the mixtures approach tight binding."""
+    options = [
+        "--cells",
+        "2",
+        "--kT",
+        "0.1",
+        "--radii",
+        "4.2",
+        "5",
+        "6.5",
+        "--cutoff",
+        "5.5",
+        "--fmax",
+        "1e-4",
+    ]
+    study = run("convergence_silicon_3d.py", *options, "--output", tmp_path / "study")
+    errors = study.table["error"]
+    assert (np.diff(errors) < 0).all() and errors[0] < 0.5 * study.norm
+    printed = capsys.readouterr().out
+    assert "unrelaxed vacancy" in printed and "theory -4.5" in printed
+
+
 @pytest.mark.slow
 def test_toy_divacancy(tmp_path, capsys):
     options = ["--cells", "14", "--radii", "8.5", "10", "12", "--cutoff", "12", "--fmax", "1e-6"]

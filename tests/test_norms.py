@@ -46,6 +46,15 @@ def test_cutoff_chooses_the_bonds():
     assert displacement_gradient(u, atoms, cutoff=3.7)[0] == pytest.approx(np.sqrt(18))
 
 
+def test_an_interstitial_does_not_hide_the_bonds_of_the_crystal():
+    atoms = bulk("W", a=3.165, cubic=True).repeat(4)
+    atoms += Atoms("W", [atoms.positions[20] + [0.9, 0.9, 0.0]])
+    u = np.zeros((len(atoms), 3))
+    far = int(np.argmax(atoms.get_distances(20, np.arange(len(atoms)), mic=True)))
+    u[far, 0] = 1.0
+    assert displacement_gradient(u, atoms)[far] == pytest.approx(np.sqrt(14))  # first and second neighbours
+
+
 def test_atoms_without_bonds():
     assert energy_norm(np.zeros((0, 3)), Atoms()) == 0
     assert energy_norm(np.ones((1, 3)), Atoms("Cu")) == 0

@@ -8,8 +8,8 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.optimize.precon import Exp, PreconLBFGS
 
-from ase_qmmm import EAM
-from ase_qmmm.preconditioning import RIDGE, FactorisedExp, PreconditionedLBFGS
+from ase_qmmm import EAM, preconditioning
+from ase_qmmm.preconditioning import LARGEST_SEPARATOR, RIDGE, FactorisedExp, PreconditionedLBFGS
 
 
 @pytest.fixture
@@ -35,6 +35,29 @@ def test_solves_with_the_matrix_of_ase(atoms, rng, fixed):
     )
     assert np.allclose(own.Pdot(own.solve(x)), x, atol=1e-4)
     assert np.allclose(own.copy().solve(x), own.solve(x))
+
+
+def test_large_systems_are_solved_by_conjugate_gradients(atoms, rng, monkeypatch):
+    """The same solution, column by column, also of a column that is zero; wide thin plates keep factors."""
+    direct, iterative = FactorisedExp(mu=3.0), FactorisedExp(mu=3.0)
+    direct.make_precon(atoms)
+    with monkeypatch.context() as patch:
+        patch.setattr(preconditioning, "LARGEST_SEPARATOR", 20)
+        patch.setattr(preconditioning, "TOLERANCE", 1e-10)
+        iterative.make_precon(atoms)
+        x = rng.normal(size=(len(atoms), 3))
+        x[:, 1] = 0.0
+        expected, found = direct.solve(x.ravel()), iterative.solve(x.ravel())
+    assert np.allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert (found.reshape(-1, 3)[:, 1] == 0).all()
+    reach = 1.5 * 2.74
+    assert preconditioning._separator(bulk("W", a=3.165, cubic=True) * 25, reach) > LARGEST_SEPARATOR
+    assert preconditioning._separator(bulk("W", a=3.165, cubic=True) * (60, 60, 1), reach) < LARGEST_SEPARATOR
+
+
+def test_relaxation_with_conjugate_gradients(atoms, monkeypatch):
+    monkeypatch.setattr(preconditioning, "LARGEST_SEPARATOR", 20)
+    assert PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-9, steps=60)
 
 
 def test_same_minimum_as_ase(atoms):

@@ -155,6 +155,7 @@ class _Task:
     """One relaxation, as it goes to a worker."""
 
     name: str
+    predictor: Atoms  # where the relaxation energy is counted from
     start: Atoms
     calc: Calculator
     fmax: float
@@ -177,6 +178,7 @@ def convergence_study(
     steps: int = 300,
     optimizer: str = "force-lbfgs",
     reference: Atoms | None = None,
+    start: str = "predictor",
     folder: str | Path | None = None,
     pool: TaskPool | None = None,
 ) -> ConvergenceStudy:
@@ -205,6 +207,10 @@ def convergence_study(
         not end it.
     reference : ase.Atoms, optional
         Geometry relaxed by `qm` before; with its calculator's energy, if any.
+    start : {"predictor", "reference"}
+        Where the relaxations of the mixtures begin: at `atoms`, or at the geometry of the quantum model,
+        which takes fewer calls and stays in the same basin where several minima are near (Jahn-Teller
+        distortions).
     folder : str or Path, optional
         Keeps each relaxed structure (extended XYZ) as soon as it is done. A study called again with the same
         arguments takes them from there. Models count as the same where their ``repr`` is; take another folder
@@ -231,6 +237,8 @@ def convergence_study(
     check_positive("fmax", fmax, "eV/Å")
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer: got {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+    if start not in ("predictor", "reference"):
+        raise ValueError(f"start: got {start!r}, expected 'predictor' or 'reference'")
     if not schemes or not all(isinstance(s, Scheme) for s in schemes.values()):
         raise ValueError("schemes: expected one or more Scheme by name")
     sizes = sorted({check_positive("radii", r, "Å") for r in radii})
@@ -242,27 +250,35 @@ def convergence_study(
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     frozen = _fixed(atoms)
-    start = atoms.copy()
-    start.set_constraint(FixAtoms(mask=frozen) if frozen.any() else None)
+    predictor = atoms.copy()
+    predictor.set_constraint(FixAtoms(mask=frozen) if frozen.any() else None)
+    workers = pool or TaskPool()
 
-    def task(name: str, calc: Calculator, options: Mapping[str, Any]) -> _Task:
+    def task(name: str, calc: Calculator, begin: Atoms, options: Mapping[str, Any]) -> _Task:
         label = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")
         path = None if place is None else place / f"{label}.extxyz"
-        digest = _digest(atoms, frozen, calc, options, fmax, optimizer)
-        return _Task(name, start.copy(), calc, fmax, steps, optimizer, path, digest)
+        digest = _digest(atoms, begin.positions, frozen, calc, options, fmax, optimizer)
+        return _Task(name, predictor, begin, calc, fmax, steps, optimizer, path, digest)
 
     tasks, keys, counts = [], [], []
+    first = predictor
     if reference is None:
-        tasks.append(task("reference", qm, {}))
+        tasks.append(task("reference", qm, predictor, {}))
+    if start == "reference":
+        if reference is None:
+            (reference,) = workers.map(_relaxed, tasks)
+            tasks.clear()
+        first = predictor.copy()
+        first.positions = reference.positions
     for name, scheme in schemes.items():
         for r in sizes:
             inside = Regions.from_distance(atoms, centre, r, r_buffer)
             regions = Regions(inside.qm & ~frozen, inside.buffer, frozen if frozen.any() else None)
             calc = scheme.mixing(qm, scheme.mm, regions, **scheme.options)
-            tasks.append(task(f"{name} {r:.4g}", calc, scheme.options))
+            tasks.append(task(f"{name} {r:.4g}", calc, first, scheme.options))
             keys.append((name, r))
             counts.append(int(regions.qm.sum()))
-    results = (pool or TaskPool()).map(_relaxed, tasks)
+    results = workers.map(_relaxed, tasks)
     if reference is None:
         reference = results.pop(0)
     rows = []
@@ -302,6 +318,7 @@ def _difference(first: Atoms, second: Atoms, cell: Atoms) -> np.ndarray:
 
 def _digest(
     atoms: Atoms,
+    begin: np.ndarray,
     frozen: np.ndarray,
     calc: Calculator,
     options: Mapping[str, Any],
@@ -314,7 +331,9 @@ def _digest(
     digest = hashlib.sha256(f"{calc!r}{given} {fmax!r} {optimizer}".encode())
     regions = getattr(calc, "regions", None)
     masks = [regions.numbers] if isinstance(regions, Regions) else []
-    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, frozen, *masks):
+    # A reference that was read differs from the one that was written in the last bit.
+    begin = begin.round(6) + 0.0
+    for array in (atoms.numbers, atoms.positions, begin, atoms.cell.array, atoms.pbc, frozen, *masks):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -328,13 +347,18 @@ def _relaxed(task: _Task) -> Atoms:
             log.warning("%s cannot be read and is made anew: %s", task.path, error)
         else:
             if found.info.get("relaxation_digest") == task.digest:
+                found.positions += 1e-8 * found.arrays.pop("position_remainder")
                 return found
             log.warning("%s belongs to another study and is made anew", task.path)
     begin = time.perf_counter()
-    atoms = task.start
-    atoms.calc = task.calc
     has_energy = getattr(task.calc, "conservative", True)
-    start_energy = atoms.get_potential_energy() if has_energy else np.nan
+    start_energy = np.nan
+    if has_energy:
+        predictor = task.predictor.copy()
+        predictor.calc = task.calc
+        start_energy = predictor.get_potential_energy()
+    atoms = task.start.copy()
+    atoms.calc = task.calc
     # Mixtures have no energy that a log could show.
     optimizer = OPTIMIZERS[task.optimizer](atoms, logfile=None)
     converged = optimizer.run(fmax=task.fmax, steps=task.steps)
@@ -356,5 +380,9 @@ def _relaxed(task: _Task) -> Atoms:
         "relaxation_digest": task.digest,
     }
     if task.path is not None:
-        write_atomically(task.path, lambda path: ase.io.write(path, out, format="extxyz"))
+        written = out.copy()
+        # The format has eight digits; an error of many atoms needs more.
+        kept = np.array([float(f"{x:.8f}") for x in out.positions.ravel()]).reshape(-1, 3)
+        written.new_array("position_remainder", 1e8 * (out.positions - kept))
+        write_atomically(task.path, lambda path: ase.io.write(path, written, format="extxyz"))
     return out

@@ -89,7 +89,7 @@ CASES = {
 
 
 def strained_crystals(crystal):
-    """The crystal stretched and sheared by +- STRAIN; symmetry makes the other strains equivalent."""
+    """The crystal stretched and sheared by +- STRAIN, and how; symmetry makes other strains equivalent."""
     for i, j in ((0, 0), (1, 2)):
         for sign in (1.0, -1.0):
             gradient = np.eye(3)
@@ -97,7 +97,7 @@ def strained_crystals(crystal):
             gradient[j, i] = gradient[i, j]
             cell = crystal.unit_cell
             cell.set_cell(cell.cell.array @ gradient.T, scale_atoms=True)
-            yield Crystal(cell)
+            yield Crystal(cell), gradient
 
 
 def observations(match, qm, crystal):
@@ -115,7 +115,7 @@ def observations(match, qm, crystal):
         # Forces in a crystal do not see the pressure.
         data.add_virial_derivatives(qm, crystal, 1)
     if match.virials and highest == 4:
-        for cell in strained_crystals(crystal):
+        for cell, _ in strained_crystals(crystal):
             data.add_virial_derivatives(qm, cell, 3, group="strained")
     return data
 
@@ -139,7 +139,12 @@ def fitted(match, qm, crystal, degree, folder):
 
 def fourth_derivatives(model, crystal):
     """``d^4 W / dF^4`` along the two strains, as differences of the third derivatives."""
-    third = [model.cauchy_born_derivatives(cell, 3).tensors[3] for cell in strained_crystals(crystal)]
+    third = []
+    for cell, gradient in strained_crystals(crystal):
+        # Those by a deformation that follows the strain: back to derivatives by the whole one.
+        back = np.linalg.inv(gradient)
+        tensor = model.cauchy_born_derivatives(cell, 3).tensors[3]
+        third.append(np.einsum("ajbkcl,jx,ky,lz->axbycz", tensor, back, back, back))
     return np.array([third[0] - third[1], third[2] - third[3]]) / (2 * STRAIN)
 
 

@@ -169,10 +169,9 @@ def schemes(qm, crystal, options):
         mm = fitted(match, qm, crystal, options.degree, options.folder)
         report(match, qm, mm, crystal)
         if match.mixing == "energy":
-            # With first derivatives as good as exact there are no ghost forces to correct.
-            out[match.name] = Scheme(
-                mm, EnergyMixingCalculator, {"cluster": "open", "ghost_force_correction": False}
-            )
+            # Around a dislocation the reference of the correction would not be the crystal.
+            ghosts = {"ghost_force_correction": options.case != "edge", "crystal": crystal}
+            out[match.name] = Scheme(mm, EnergyMixingCalculator, {"cluster": "open", **ghosts})
         else:
             out[match.name] = Scheme(mm, ForceMixingCalculator, {"cluster": "open"})
         labels[match.name] = match.force_order, match.virials

@@ -76,7 +76,7 @@ def test_data_of_each_scheme(example):
 def test_small_vacancy(example, tmp_path, capsys):
     """Matched virials make mixtures better, and the rate at least that of theory without them."""
     prefix = tmp_path / "study"
-    options = ["vacancy-2d", "--size", "40", "--orders", "1", "--no-taylor", "--degree", "12"]
+    options = ["vacancy-2d", "--size", "40", "--orders", "1", "--degree", "12"]
     study = example.main(
         [*options, "--radii", "14.5", "17.5", "21", "--folder", str(tmp_path), "--output", str(prefix)]
     )

@@ -224,6 +224,10 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     case = CASES[options.case]
     prefix = options.output or Path(f"convergence_tungsten_ace_{options.case}")
+    radii = options.radii or case.radii
+    low, high = options.fit or case.fit
+    if sum(low <= r <= high for r in radii) < 3:
+        parser.error(f"--fit: a slope needs three radii from {low:g} to {high:g} Å, got {radii}")
 
     qm = EAM("W-zhou04")
     crystal = Crystal.relaxed(bulk("W", a=3.165), qm)
@@ -234,14 +238,13 @@ def main(arguments=None):
         atoms,
         qm,
         found,
-        options.radii or case.radii,
+        radii,
         centre=centre,
         r_buffer=2 * qm.cutoff,
         fmax=options.fmax or case.fmax,
         folder=options.folder,
     )
     print(study)
-    low, high = options.fit or case.fit
     exponents = {name: case.theory[k] - virials for name, (k, virials) in labels.items()}
     for name, theory in exponents.items():
         slope, error = study.slope(name, r_min=low, r_max=high)

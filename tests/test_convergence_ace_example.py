@@ -77,8 +77,12 @@ def test_small_vacancy(example, tmp_path, capsys):
     """Matched virials make mixtures better, and the rate at least that of theory without them."""
     prefix = tmp_path / "study"
     options = ["vacancy-2d", "--size", "40", "--orders", "1", "--degree", "12"]
+    radii = ["14.5", "17.5", "21"]
+    with pytest.raises(SystemExit):  # before any work: two radii make no slope
+        example.main([*options, "--radii", "14.5", "17.5"])
+    assert "three radii" in capsys.readouterr().err
     study = example.main(
-        [*options, "--radii", "14.5", "17.5", "21", "--folder", str(tmp_path), "--output", str(prefix)]
+        [*options, "--radii", *radii, "--fit", "14", "22", "--folder", str(tmp_path), "--output", str(prefix)]
     )
     for name in ("energy, ACE 2", "force, ACE 1"):
         assert study.slope(name)[0] < -2.5 and study.slope(f"{name}V")[0] < -3.5

@@ -203,7 +203,7 @@ def draw(study, exponents, path):
         axes.set_xticks(np.unique(study.table["r_qm"]))
         axes.tick_params(axis="x", which="minor", length=0)
         axes.set(xlabel="radius of the QM region (Å)", ylabel="‖Du − Du$_H$‖ (Å)", title=f"{mixing} mixing")
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     figure.savefig(path, dpi=130)
 
 

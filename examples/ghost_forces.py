@@ -13,19 +13,19 @@ import argparse
 
 import numpy as np
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import LBFGS
 from matplotlib.figure import Figure
 
 from ase_qmmm import (
     EAM,
     ACEBasis,
-    ACEPotential,
     Crystal,
     EnergyMixingCalculator,
     ForceMixingCalculator,
     Regions,
 )
-from ase_qmmm.fitting import matching_errors, solve_linear
+from ase_qmmm.fitting import Observations, fit_ace, matching_errors
 
 # Name, calculator, options, colour and marker.
 METHODS = [
@@ -45,24 +45,15 @@ def fitted_ace(qm, crystal, order=3, degree=8, rattle=0.0):
     With `rattle` (Å) also the forces in a cell whose atoms are displaced at random by as much.
     """
     basis = ACEBasis(crystal.unit_cell.symbols[0], order=order, degree=degree, cutoff=qm.cutoff)
-    exact = qm.site_energy_derivatives(crystal, 2, qm.cutoff)
-    rows = basis.site_energy_derivative_rows(crystal, 2, qm.cutoff)
-    design, targets = [], []
-    # Å^-1 between the two orders: a displacement by a tenth of it counts both alike.
-    scales = {1: 0.1 * np.linalg.norm(exact.tensors[2][0]), 2: np.linalg.norm(exact.tensors[2][0])}
-    for j, scale in scales.items():
-        design.append(rows.tensors[j][0].reshape(-1, len(basis)) / scale)
-        targets.append((exact.tensors[j][0] - rows.core.tensors[j][0]).ravel() / scale)
+    data = Observations().add_site_derivatives(qm, crystal, 2, qm.cutoff)
+    weights = {"crystal": {"dV1": 100.0}}  # Å^-2: a displacement by 0.1 Å counts both orders alike
     if rattle:
         atoms = crystal.supercell(4, cubic=True)
         atoms.rattle(rattle, seed=3)
-        found = basis.rows(atoms, virial=False)
-        forces = qm.get_property("forces", atoms)
-        scale = np.linalg.norm(forces)
-        design.append(found.forces / scale)
-        targets.append((forces - found.core.forces).ravel() / scale)
-    solution = solve_linear(np.vstack(design), np.concatenate(targets), "rrqr", tolerance=1e-7)
-    return ACEPotential(basis, solution.coefficients)
+        atoms.calc = SinglePointCalculator(atoms, forces=qm.get_property("forces", atoms))
+        data.add_configurations(atoms, group="rattled")
+        weights["rattled"] = {"forces": 0.0025}
+    return fit_ace(basis, data, "rrqr", weights, tolerance=1e-7).potential
 
 
 def mixtures(qm, mm, crystal, regions):

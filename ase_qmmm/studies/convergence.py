@@ -30,6 +30,10 @@ __all__ = ["ConvergenceStudy", "Scheme", "convergence_study"]
 
 log = logging.getLogger(__name__)
 
+# Extended XYZ has eight decimals of a position; errors of mixtures go below. A column holds the rest.
+ROUNDING = 1e-8  # Å
+REMAINDER = "position_remainder"
+
 COLUMNS = [
     ("scheme", "U64"),
     ("r_qm", float),
@@ -346,8 +350,8 @@ def _relaxed(task: _Task) -> Atoms:
         except Exception as error:  # whatever a cut or foreign file makes the reader raise
             log.warning("%s cannot be read and is made anew: %s", task.path, error)
         else:
-            if found.info.get("relaxation_digest") == task.digest:
-                found.positions += 1e-8 * found.arrays.pop("position_remainder")
+            if found.info.get("relaxation_digest") == task.digest and REMAINDER in found.arrays:
+                found.positions += ROUNDING * found.arrays.pop(REMAINDER)
                 return found
             log.warning("%s belongs to another study and is made anew", task.path)
     begin = time.perf_counter()
@@ -381,8 +385,7 @@ def _relaxed(task: _Task) -> Atoms:
     }
     if task.path is not None:
         written = out.copy()
-        # The format has eight digits; an error of many atoms needs more.
         kept = np.array([float(f"{x:.8f}") for x in out.positions.ravel()]).reshape(-1, 3)
-        written.new_array("position_remainder", 1e8 * (out.positions - kept))
+        written.new_array(REMAINDER, (out.positions - kept) / ROUNDING)
         write_atomically(task.path, lambda path: ase.io.write(path, written, format="extxyz"))
     return out

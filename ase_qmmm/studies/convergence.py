@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixAtoms
+from ase.optimize.optimize import Optimizer
 
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
 from ..files import write_atomically
@@ -159,9 +160,10 @@ class _Task:
     calc: Calculator
     fmax: float
     steps: int
-    optimizer: str
+    optimizer: str | Callable[..., Optimizer]
     path: Path | None
     digest: str
+    initial: np.ndarray | None = None  # positions to relax from, if not those of `start`
 
 
 @checked_keywords
@@ -175,8 +177,9 @@ def convergence_study(
     r_buffer: float,
     fmax: float = 1e-4,
     steps: int = 300,
-    optimizer: str = "force-lbfgs",
+    optimizer: str | Callable[..., Optimizer] = "force-lbfgs",
     reference: Atoms | None = None,
+    initial: str = "predictor",
     folder: str | Path | None = None,
     pool: TaskPool | None = None,
 ) -> ConvergenceStudy:
@@ -200,11 +203,14 @@ def convergence_study(
         eV/Å. Take it far below the forces that the errors to be seen come from.
     steps : int
         Most steps of one relaxation.
-    optimizer : {"force-lbfgs", "precon-lbfgs", "lbfgs", "bfgs", "fire"}
+    optimizer : {"force-lbfgs", "precon-lbfgs", "lbfgs", "bfgs", "fire"} or callable
         The first is :class:`~ase_qmmm.preconditioning.PreconditionedLBFGS`; rounding of energies does
-        not end it.
+        not end it. A callable makes one from ``(atoms, logfile=None)``.
     reference : ase.Atoms, optional
         Geometry relaxed by `qm` before; with its calculator's energy, if any.
+    initial : {"predictor", "reference"}
+        Where mixtures are relaxed from: `atoms`, or the geometry relaxed by `qm`, which saves steps and keeps
+        all in one basin where a defect has several.
     folder : str or Path, optional
         Keeps each relaxed structure (extended XYZ) as soon as it is done. A study called again with the same
         arguments takes them from there.
@@ -228,8 +234,10 @@ def convergence_study(
     """
     check_structure(atoms)
     check_positive("fmax", fmax, "eV/Å")
-    if optimizer not in OPTIMIZERS:
+    if not callable(optimizer) and optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer: got {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+    if initial not in ("predictor", "reference"):
+        raise ValueError(f"initial: got {initial!r}, expected 'predictor' or 'reference'")
     if not schemes or not all(isinstance(s, Scheme) for s in schemes.values()):
         raise ValueError("schemes: expected one or more Scheme by name")
     sizes = sorted({check_positive("radii", r, "Å") for r in radii})
@@ -244,24 +252,34 @@ def convergence_study(
     start = atoms.copy()
     start.set_constraint(FixAtoms(mask=frozen) if frozen.any() else None)
 
-    def task(name: str, calc: Calculator) -> _Task:
+    def task(name: str, calc: Calculator, positions: np.ndarray | None = None) -> _Task:
         label = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")
         path = None if place is None else place / f"{label}.extxyz"
-        digest = _digest(atoms, frozen, calc, fmax, optimizer)
-        return _Task(name, start.copy(), calc, fmax, steps, optimizer, path, digest)
+        # How a callable goes to the minimum is its own affair.
+        way = "own" if callable(optimizer) else optimizer
+        # Nor is where it begins: files round positions.
+        way += " from the reference" * (positions is not None)
+        digest = _digest(atoms, frozen, calc, fmax, way)
+        return _Task(name, start.copy(), calc, fmax, steps, optimizer, path, digest, positions)
 
-    tasks, keys, counts = [], [], []
-    if reference is None:
+    pool = pool or TaskPool()
+    tasks, keys, counts, positions = [], [], [], None
+    if initial == "reference":
+        if reference is None:
+            (reference,) = pool.map(_relaxed, [task("reference", qm)])
+        positions = atoms.positions + _difference(reference, atoms, atoms)
+        positions[frozen] = atoms.positions[frozen]
+    elif reference is None:
         tasks.append(task("reference", qm))
     for name, scheme in schemes.items():
         for r in sizes:
             inside = Regions.from_distance(atoms, centre, r, r_buffer)
             regions = Regions(inside.qm & ~frozen, inside.buffer, frozen if frozen.any() else None)
             calc = scheme.mixing(qm, scheme.mm, regions, **scheme.options)
-            tasks.append(task(f"{name} {r:.4g}", calc))
+            tasks.append(task(f"{name} {r:.4g}", calc, positions))
             keys.append((name, r))
             counts.append(int(regions.qm.sum()))
-    results = (pool or TaskPool()).map(_relaxed, tasks)
+    results = pool.map(_relaxed, tasks)
     if reference is None:
         reference = results.pop(0)
     rows = []
@@ -299,9 +317,9 @@ def _difference(first: Atoms, second: Atoms, cell: Atoms) -> np.ndarray:
     return difference
 
 
-def _digest(atoms: Atoms, frozen: np.ndarray, calc: Calculator, fmax: float, optimizer: str) -> str:
+def _digest(atoms: Atoms, frozen: np.ndarray, calc: Calculator, fmax: float, way: str) -> str:
     """What a relaxed structure depends on."""
-    digest = hashlib.sha256(f"{calc!r} {fmax!r} {optimizer}".encode())
+    digest = hashlib.sha256(f"{calc!r} {fmax!r} {way}".encode())
     regions = getattr(calc, "regions", None)
     masks = [regions.numbers] if isinstance(regions, Regions) else []
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, frozen, *masks):
@@ -325,8 +343,11 @@ def _relaxed(task: _Task) -> Atoms:
     atoms.calc = task.calc
     has_energy = getattr(task.calc, "conservative", True)
     start_energy = atoms.get_potential_energy() if has_energy else np.nan
+    if task.initial is not None:
+        atoms.set_positions(task.initial, apply_constraint=False)
     # Mixtures have no energy that a log could show.
-    optimizer = OPTIMIZERS[task.optimizer](atoms, logfile=None)
+    make = task.optimizer if callable(task.optimizer) else OPTIMIZERS[task.optimizer]
+    optimizer = make(atoms, logfile=None)
     converged = optimizer.run(fmax=task.fmax, steps=task.steps)
     if not converged:
         force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())

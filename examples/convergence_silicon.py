@@ -37,7 +37,7 @@ KT = 0.3  # eV
 # constants reach furthest, five points (cells of 3.84 Å) leave 0.5 %.
 KPTS = [[0, 0, 0], [0, 0, 0.5]]
 CUTOFFS = (16.0, 5.0)  # Å, of first and second order
-RIM = 6.0  # Å, by which the quantum cylinder is wider than the free atoms
+RIM = 5.0  # Å, by which the quantum cylinder is wider than the free atoms
 PROBE = 7.0  # Å, by which the cylinder is wider still that tells what the surface does
 
 
@@ -48,18 +48,23 @@ class Case:
     size: float
     radii: list[float]
     fit_from: float
+    fmax: float  # eV/Å
     theory: dict[str, float]
 
 
 SCHEMES = ("order 1", "order 2", "order 1, 8 Å, exact elasticity")
 CASES = {
-    "vacancy": Case(6, [6.0, 7.5, 9.0, 11.0, 13.0], 6.0, dict(zip(SCHEMES, (-3, -5, -3), strict=True))),
-    "edge": Case(15, [7.0, 8.5, 10.0, 12.0], 7.0, dict(zip(SCHEMES, (-1, -2, -1), strict=True))),
+    "vacancy": Case(
+        7, [6.0, 7.5, 9.0, 11.0, 13.0, 15.0], 6.0, 2e-5, dict(zip(SCHEMES, (-3, -5, -3), strict=True))
+    ),
+    "edge": Case(15, [7.0, 8.5, 10.0, 12.0], 7.0, 1e-4, dict(zip(SCHEMES, (-1, -2, -1), strict=True))),
 }
 
 
-class QuantumCylinder(Calculator):
+class QuantumPart(Calculator):
     """A quantum model for a part of a structure, under a constant load; no forces elsewhere.
+
+    As it is no ``TightBinding``, mixtures leave its k-points as they are.
 
     Parameters
     ----------
@@ -77,7 +82,7 @@ class QuantumCylinder(Calculator):
         self.qm, self.members, self.load = qm, members, load
 
     def __repr__(self):
-        return f"QuantumCylinder({self.qm!r}, {self.members.sum()} atoms, {np.square(self.load).sum():.12e})"
+        return f"QuantumPart({self.qm!r}, {self.members.sum()} atoms, {np.square(self.load).sum():.12e})"
 
     def calculate(self, atoms=None, properties=("forces",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -91,7 +96,7 @@ class QuantumCylinder(Calculator):
 def vacancy_column(qm, crystal, cells):
     """The structure before relaxation, the model of all its atoms, and its place."""
     atoms = vacancy(crystal, (cells, cells, 1))
-    return atoms, qm, atoms.info["core"]
+    return atoms, QuantumPart(qm, np.ones(len(atoms), dtype=bool), np.zeros((1, 3))), atoms.info["core"]
 
 
 def edge(qm, crystal, radius):
@@ -107,11 +112,11 @@ def edge(qm, crystal, radius):
     )
     distance = np.linalg.norm((atoms.arrays["reference_positions"] - atoms.info["core"])[:, :2], axis=1)
     members = distance < radius + RIM
-    wide = QuantumCylinder(qm, distance < radius + RIM + PROBE, 0.0)
-    narrow = QuantumCylinder(qm, members, 0.0)
+    wide = QuantumPart(qm, distance < radius + RIM + PROBE, 0.0)
+    narrow = QuantumPart(qm, members, 0.0)
     load = wide.get_forces(atoms) - narrow.get_forces(atoms)
     load[~members] = 0.0
-    return atoms, QuantumCylinder(qm, members, load), atoms.info["core"]
+    return atoms, QuantumPart(qm, members, load), atoms.info["core"]
 
 
 def models(qm, crystal, folder, names):
@@ -141,7 +146,7 @@ def main(arguments=None):
     parser.add_argument("--size", type=float, help="cells per side, or radius of the free atoms (Å)")
     parser.add_argument("--radii", type=float, nargs="+", help="of the quantum regions (Å)")
     parser.add_argument("--schemes", nargs="+", default=SCHEMES[:2], choices=SCHEMES, help="far-field models")
-    parser.add_argument("--fmax", type=float, default=2e-5, help="eV/Å")
+    parser.add_argument("--fmax", type=float, help="eV/Å")
     parser.add_argument("--folder", type=Path, help="for models and relaxed structures; resumes from there")
     parser.add_argument("--output", type=Path, help="prefix of files written")
     options = parser.parse_args(arguments)
@@ -167,7 +172,7 @@ def main(arguments=None):
         options.radii or case.radii,
         centre=centre,
         r_buffer=float(atoms.cell.lengths().sum()),  # quantum calls are for all atoms
-        fmax=options.fmax,
+        fmax=options.fmax or case.fmax,
         # Fewer steps than with Exp, and steps are what is dear here.
         optimizer=partial(PreconditionedLBFGS, precon=ForceConstantPrecon(stiffness)),
         initial="reference",

@@ -90,7 +90,7 @@ def test_start_from_the_reference(case, tmp_path, copper_mm):
     first = study(both, **options)
     second = study(both, initial="reference", folder=tmp_path, **options)
     assert np.isclose(second.table["error"][0], first.table["error"][0], rtol=1e-3)
-    assert (second.table["steps"] < first.table["steps"]).all()
+    assert second.table["steps"].tolist()[1] == 0 < first.table["steps"][1]
     assert np.isclose(second.table["energy_error"][1], 0.0, atol=1e-7)
     # Resumed, and with the reference given.
     for given in (None, second.reference):

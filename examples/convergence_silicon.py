@@ -33,8 +33,8 @@ from ase_qmmm.preconditioning import ForceConstantPrecon, PreconditionedLBFGS
 from ase_qmmm.studies import Scheme, convergence_study
 
 KT = 0.3  # eV
-# Both real. Against twelve points the forces of random displacements err by 0.3 %. Along <110>, where force
-# constants reach furthest, five points (cells of 3.84 Å) leave 0.5 %.
+# Both real. Against twelve points the forces of random displacements err by 0.3 % of the largest. Along <110>,
+# where force constants reach furthest, five points (cells of 3.84 Å) leave 0.4 %.
 KPTS = [[0, 0, 0], [0, 0, 0.5]]
 CUTOFFS = (16.0, 5.0)  # Å, of first and second order
 RIM = 5.0  # Å, by which the quantum cylinder is wider than the free atoms

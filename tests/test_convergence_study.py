@@ -85,7 +85,7 @@ def test_other_settings_are_another_study(case, tmp_path):
 def test_start_from_the_reference(case, tmp_path, copper_mm):
     """The same answer in fewer steps; energies are counted from the predictor all the same."""
     atoms, qm, schemes, centre = case
-    both = (atoms, qm, schemes | {"mm": Scheme(copper_mm, lambda qm, mm, regions: EMT())}, centre)
+    both = (atoms, qm, schemes | {"mm": Scheme(copper_mm, lambda qm, mm, regions: qm)}, centre)
     options = {"radii": [3.0], "fmax": 1e-5}
     first = study(both, **options)
     second = study(both, initial="reference", folder=tmp_path, **options)

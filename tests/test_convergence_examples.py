@@ -109,6 +109,20 @@ def test_no_surface_is_felt_by_the_free_atoms_of_the_silicon_edge():
     )
 
 
+def test_slope_within_a_rim(rng):
+    """Of made-up forces that err as r^-3 between the quantum region and the rim: norms by quadrature."""
+    fit = runpy.run_path(str(EXAMPLES / "convergence_silicon.py"))["slope_within_rim"]
+    radii = np.array([8.0, 9.5, 11.0, 13.0])
+    for exponent in (-1.0, -2.0):
+        errors = [
+            np.sqrt(np.trapezoid((g := np.linspace(r, 16.0, 20_001)) ** (2 * exponent - 1), g)) for r in radii
+        ]
+        assert np.allclose(fit(radii, 0.3 * np.array(errors), 16.0)[0], exponent, atol=1e-4)
+    noisy = np.array(errors) * np.exp(0.05 * rng.normal(size=4))
+    slope, uncertainty = fit(radii, noisy, 16.0)
+    assert abs(slope - exponent) < 4 * uncertainty < 2.0
+
+
 def test_large_edge(capsys):
     rows = run(
         "tungsten_edge_relaxation.py", "--radius", "30", "--order", "1", "--optimizers", "force-lbfgs", "fire"

@@ -52,20 +52,8 @@ def test_toy_divacancy(tmp_path, capsys):
 def test_silicon_vacancy(tmp_path, capsys):
     """Resumed, the study asks for nothing anew."""
     folder = tmp_path / "kept"
-    options = [
-        "--size",
-        4,
-        "--radii",
-        5.5,
-        7,
-        8.5,
-        "--schemes",
-        "order 1",
-        "--fmax",
-        1e-4,
-        "--folder",
-        folder,
-    ]
+    options = ["--size", "4", "--radii", "7.5", "8.5", "9.5", "--schemes", "order 1", "--fmax", "1e-4"]
+    options += ["--folder", folder]
     found = [
         run("convergence_silicon.py", "vacancy", *options, "--output", tmp_path / "study", CUTOFFS=(6.0, 4.0))
         for _ in range(2)

@@ -56,7 +56,7 @@ class FactorisedExp(Exp):
     >>> atoms = bulk("W", a=3.165, cubic=True) * 4
     >>> atoms.rattle(0.05, seed=1)
     >>> atoms.calc = EAM("W-zhou04")
-    >>> PreconLBFGS(atoms, precon=FactorisedExp(), use_armijo=False, logfile=None).run(fmax=1e-3)
+    >>> bool(PreconLBFGS(atoms, precon=FactorisedExp(), use_armijo=False, logfile=None).run(fmax=1e-3))
     True
     """
 
@@ -137,7 +137,7 @@ class ForceConstantPrecon:
     >>> del atoms[0]
     >>> atoms.calc = calc
     >>> precon = ForceConstantPrecon(mm.force_constants)
-    >>> PreconditionedLBFGS(atoms, precon=precon, logfile=None).run(fmax=1e-6, steps=15)
+    >>> bool(PreconditionedLBFGS(atoms, precon=precon, logfile=None).run(fmax=1e-6, steps=15))
     True
     """
 
@@ -233,7 +233,7 @@ class PreconditionedLBFGS(Optimizer):
     >>> atoms = bulk("W", a=3.165, cubic=True) * 4
     >>> atoms.rattle(0.05, seed=1)
     >>> atoms.calc = EAM("W-zhou04")
-    >>> PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-9)
+    >>> bool(PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-9))
     True
     """
 

@@ -1,23 +1,27 @@
-"""Preconditioned relaxations: ASE's ``Exp`` factorised once, and LBFGS by forces alone."""
+"""Preconditioned relaxations: ASE's ``Exp`` factorised once, force constants, and LBFGS by forces alone."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.optimize.optimize import Optimizer
 from ase.optimize.precon import Exp
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from .errors import check_integer, check_positive
+from .errors import NumericsError, check_integer, check_positive
 from .neighbours import neighbour_pairs
 
-__all__ = ["FactorisedExp", "PreconditionedLBFGS"]
+if TYPE_CHECKING:
+    from .taylor.force_constants import ForceConstants
+
+__all__ = ["FactorisedExp", "ForceConstantPrecon", "PreconditionedLBFGS"]
 
 # Of mu, on the diagonal: keeps groups of atoms that are bound to nothing from making the matrix singular.
 RIDGE = 1e-6
@@ -58,7 +62,7 @@ class FactorisedExp(Exp):
     >>> atoms = bulk("W", a=3.165, cubic=True) * 4
     >>> atoms.rattle(0.05, seed=1)
     >>> atoms.calc = EAM("W-zhou04")
-    >>> PreconLBFGS(atoms, precon=FactorisedExp(), use_armijo=False, logfile=None).run(fmax=1e-3)
+    >>> bool(PreconLBFGS(atoms, precon=FactorisedExp(), use_armijo=False, logfile=None).run(fmax=1e-3))
     True
     """
 
@@ -119,8 +123,105 @@ class FactorisedExp(Exp):
         return other
 
 
+class ForceConstantPrecon:
+    """Preconditioner from the force constants of the crystal, put on the atoms of a structure with a defect.
+
+    Pairs that sit on the stencils of the crystal get their force constants, other bonds (in the core of a
+    defect) a spring of the mean stiffness of a bond; sums over pairs make the diagonal, so that translations
+    cost nothing. Unlike ``Exp`` it knows that bonds are harder to stretch than to turn, of which the number
+    of steps in open structures such as diamond depends. Eigenvalues are taken positive, and not below a part
+    of the largest. The matrix is dense: for some thousand free atoms, and models whose forces are much
+    dearer than that. It is made at the first step and kept.
+
+    Parameters
+    ----------
+    constants : ForceConstants
+        E.g. ``TaylorForces.force_constants``.
+    floor : float
+        Smallest eigenvalue, as part of the largest.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from ase_qmmm import EAM, Crystal, TaylorForces
+    >>> from ase_qmmm.preconditioning import ForceConstantPrecon, PreconditionedLBFGS
+    >>> calc = EAM("W-zhou04")
+    >>> crystal = Crystal.relaxed(bulk("W", a=3.165), calc)
+    >>> mm = TaylorForces.from_calculator(calc, crystal, cutoff=6.0)
+    >>> atoms = crystal.supercell(3, cubic=True)
+    >>> del atoms[0]
+    >>> atoms.calc = calc
+    >>> precon = ForceConstantPrecon(mm.force_constants)
+    >>> bool(PreconditionedLBFGS(atoms, precon=precon, logfile=None).run(fmax=1e-6, steps=15))
+    True
+    """
+
+    def __init__(self, constants: ForceConstants, floor: float = 1e-3) -> None:
+        self.constants = constants
+        self.floor = check_positive("floor", floor)
+        self._free: np.ndarray | None = None
+        self._inverse = np.zeros((0, 0))
+
+    def __repr__(self) -> str:
+        return f"ForceConstantPrecon({self.constants!r}, floor={self.floor:g})"
+
+    def make_precon(self, atoms: Atoms) -> None:
+        """Make the matrix for the free atoms, at the first call and when other atoms are free."""
+        free = np.ones(len(atoms), dtype=bool)
+        for constraint in atoms.constraints:
+            if isinstance(constraint, FixAtoms):
+                free[constraint.index] = False
+        if self._free is not None and np.array_equal(self._free, np.repeat(free, 3)):
+            return
+        levels, vectors = np.linalg.eigh(self._stiffness(atoms, free))
+        levels = np.maximum(np.abs(levels), self.floor * np.abs(levels).max(initial=0.0))
+        if not len(levels) or levels[0] <= 0:
+            raise NumericsError("preconditioner: no free atom is bound to another")
+        self._inverse = (vectors / levels) @ vectors.T
+        self._free = np.repeat(free, 3)
+
+    def solve(self, x: np.ndarray) -> np.ndarray:
+        """``P^-1 x`` for (3n,) values; zero on atoms that are held."""
+        assert self._free is not None
+        y = np.zeros_like(x)
+        y[self._free] = self._inverse @ x[self._free]
+        return y
+
+    def _stiffness(self, atoms: Atoms, free: np.ndarray) -> np.ndarray:
+        """Hessian (3m, 3m) of the free atoms."""
+        crystal = self.constants.crystal
+        match = crystal.match(atoms, self.constants.cutoff)
+        i, k = np.nonzero((match.neighbours >= 0) & free[:, None])
+        j = match.neighbours[i, k]
+        table = np.zeros((crystal.n_basis, match.neighbours.shape[1], 3, 3))
+        for b, phi in enumerate(self.constants.matrices):
+            table[b, : len(phi)] = match.rotation @ phi @ match.rotation.T
+        blocks = table[match.basis[i], k]
+        near = 1.2 * crystal.nearest_neighbour_distance
+        shell = np.array(
+            [np.sum(np.linalg.norm(crystal.stencil(b, near), axis=1) > 0) for b in range(crystal.n_basis)]
+        )
+        bonds = k < shell[match.basis[i]]
+        spring = np.eye(3) * blocks[bonds].trace(axis1=1, axis2=2).mean() / 3 if bonds.any() else -np.eye(3)
+        first, second = neighbour_pairs(atoms, near, "ij")
+        first, second = first[free[first]], second[free[first]]
+        known = set(zip(i[bonds].tolist(), j[bonds].tolist(), strict=True))
+        lacking = np.array([p not in known for p in zip(first.tolist(), second.tolist(), strict=True)], bool)
+        i, j = np.append(i, first[lacking]), np.append(j, second[lacking])
+        blocks = np.concatenate([blocks, np.broadcast_to(spring, (lacking.sum(), 3, 3))])
+        place = np.cumsum(free) - 1
+        m = int(free.sum())
+        matrix = np.zeros((m, m, 3, 3))
+        np.add.at(matrix, (place[i], place[i]), -blocks)
+        inner = free[j]
+        np.add.at(matrix, (place[i[inner]], place[j[inner]]), blocks[inner])
+        hessian = matrix.swapaxes(1, 2).reshape(3 * m, 3 * m)
+        symmetric: np.ndarray = (hessian + hessian.T) / 2
+        return symmetric
+
+
 class PreconditionedLBFGS(Optimizer):
-    """LBFGS with the Exp preconditioner as first inverse Hessian; it never asks for an energy.
+    """LBFGS with a preconditioner as first inverse Hessian; it never asks for an energy.
 
     ``PreconLBFGS`` searches along lines by the energy, whose last digits (1e-12 of a total energy) end it at
     forces of about 1e-7 eV/Å, and which mixed forces do not have. This one takes whole steps, and converges
@@ -132,11 +233,12 @@ class PreconditionedLBFGS(Optimizer):
     ----------
     atoms : ase.Atoms
     bond_range : float
-        See :class:`FactorisedExp`.
+        See :class:`FactorisedExp`, which is the preconditioner without `precon`.
     memory : int
         Steps that are remembered.
     maxstep : float
         Å; a step that moves an atom further is shortened as a whole.
+    precon : ForceConstantPrecon or ase.optimize.precon.Precon, optional
     **options
         As for ASE's optimisers: ``logfile``, ``trajectory`` ...
 
@@ -152,14 +254,20 @@ class PreconditionedLBFGS(Optimizer):
     >>> atoms = bulk("W", a=3.165, cubic=True) * 4
     >>> atoms.rattle(0.05, seed=1)
     >>> atoms.calc = EAM("W-zhou04")
-    >>> PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-9)
+    >>> bool(PreconditionedLBFGS(atoms, logfile=None).run(fmax=1e-9))
     True
     """
 
     def __init__(
-        self, atoms: Atoms, bond_range: float = 1.5, memory: int = 50, maxstep: float = 0.2, **options: Any
+        self,
+        atoms: Atoms,
+        bond_range: float = 1.5,
+        memory: int = 50,
+        maxstep: float = 0.2,
+        precon: Any = None,
+        **options: Any,
     ) -> None:
-        self.precon = FactorisedExp(bond_range)
+        self.precon = FactorisedExp(bond_range) if precon is None else precon
         self.maxstep = check_positive("maxstep", maxstep, "Å")
         self.memory = check_integer("memory", memory, 1)
         super().__init__(atoms, **options)

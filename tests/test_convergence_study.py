@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
@@ -9,6 +11,7 @@ from ase.constraints import FixAtoms
 
 from ase_qmmm.errors import NumericsError
 from ase_qmmm.parallel import TaskError
+from ase_qmmm.preconditioning import ForceConstantPrecon, PreconditionedLBFGS
 from ase_qmmm.studies import ConvergenceStudy, Scheme, convergence_study
 from ase_qmmm.studies.convergence import COLUMNS
 
@@ -113,6 +116,28 @@ def test_other_options_are_another_study(case, tmp_path):
     assert abs(second.table["error"][0] - first.table["error"][0]) > 1e-3 * first.table["error"][0]
 
 
+def test_start_from_the_reference(case, tmp_path, copper_mm):
+    """The same answer in fewer steps; energies are counted from the predictor all the same."""
+    atoms, qm, schemes, centre = case
+    both = (atoms, qm, schemes | {"mm": Scheme(copper_mm, lambda qm, mm, regions: qm)}, centre)
+    options = {"radii": [3.0], "fmax": 1e-5}
+    first = study(both, **options)
+    second = study(both, start="reference", folder=tmp_path, **options)
+    assert np.isclose(second.table["error"][0], first.table["error"][0], rtol=1e-3)
+    assert second.table["steps"].tolist()[1] == 0 < first.table["steps"][1]
+    assert np.isclose(second.table["energy_error"][1], 0.0, atol=1e-7)
+    # Resumed, and with the reference given.
+    for given in (None, second.reference):
+        third = study(both, start="reference", folder=tmp_path, reference=given, **options)
+        assert np.array_equal(third.table["seconds"], second.table["seconds"])
+
+
+def test_own_optimizer(case, copper_mm):
+    own = partial(PreconditionedLBFGS, precon=ForceConstantPrecon(copper_mm.force_constants))
+    first, second = study(case), study(case, optimizer=own)
+    assert np.allclose(second.table["error"], first.table["error"], rtol=0.02)
+
+
 def test_frozen_atoms_stay(case):
     atoms, qm, schemes, centre = case
     fixed = np.linalg.norm(atoms.positions - centre, axis=1) > 6.5
@@ -145,6 +170,7 @@ def test_slope_and_its_error(rng):
         ({"radii": [-1.0]}, ValueError, "radii"),
         ({"optimizer": "newton"}, ValueError, "optimizer"),
         ({"fmax": 0.0}, ValueError, "fmax"),
+        ({"initial": "relaxed"}, ValueError, "initial"),
         ({"cente": 3}, TypeError, "centre"),
     ],
 )

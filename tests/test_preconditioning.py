@@ -7,9 +7,20 @@ import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.optimize.precon import Exp, PreconLBFGS
+from matscipy.calculators.manybody import Manybody
+from matscipy.calculators.manybody.explicit_forms import StillingerWeber
+from matscipy.calculators.manybody.explicit_forms.stillinger_weber import Stillinger_Weber_PRB_31_5262_Si
 
-from ase_qmmm import EAM, preconditioning
-from ase_qmmm.preconditioning import LARGEST_SEPARATOR, RIDGE, FactorisedExp, PreconditionedLBFGS
+from ase_qmmm import EAM, Crystal, TaylorForces, preconditioning
+from ase_qmmm.defects import vacancy
+from ase_qmmm.errors import NumericsError
+from ase_qmmm.preconditioning import (
+    LARGEST_SEPARATOR,
+    RIDGE,
+    FactorisedExp,
+    ForceConstantPrecon,
+    PreconditionedLBFGS,
+)
 
 
 @pytest.fixture
@@ -99,3 +110,64 @@ def test_wrong_stiffness_costs_little(atoms):
         assert optimizer.run(fmax=1e-6, steps=100)
         steps.append(optimizer.nsteps)
     assert max(steps) < 1.3 * steps[0] + 4
+
+
+@pytest.fixture(scope="module")
+def silicon():
+    """A vacancy in classical silicon, and its crystal's force constants."""
+    calc = Manybody(**StillingerWeber(Stillinger_Weber_PRB_31_5262_Si))
+    crystal = Crystal.relaxed(bulk("Si"), calc)
+    constants = TaylorForces.from_calculator(calc, crystal, cutoff=5.0).force_constants
+    atoms = vacancy(crystal, 3)
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = calc
+    return atoms, crystal, constants
+
+
+def test_force_constants_are_the_hessian_of_the_crystal(silicon, rng):
+    """In any orientation, and with some atoms held, ``P^-1 F`` is the displacement but for rounding."""
+    _, crystal, constants = silicon
+    model = TaylorForces(constants)
+    atoms = crystal.supercell(3, cubic=True)
+    atoms.rotate(33.0, (1, 2, 3), rotate_cell=True)
+    atoms.set_constraint(FixAtoms([3, 50]))
+    u = rng.normal(size=(len(atoms), 3)) * 1e-3
+    u[[3, 50]] = 0.0
+    precon = ForceConstantPrecon(constants, floor=1e-9)
+    precon.make_precon(atoms)
+    moved = atoms.copy()
+    moved.set_constraint()
+    moved.positions += u
+    forces = model.evaluate(moved).forces
+    assert np.allclose(precon.solve(-forces.ravel()), u.ravel(), rtol=0, atol=1e-8)
+    # Others are free now: made anew.
+    atoms.set_constraint()
+    precon.make_precon(atoms)
+    assert np.abs(precon.solve(np.ones(3 * len(atoms)))[9:12]).min() > 0
+
+
+def test_force_constants_save_steps_in_silicon(silicon):
+    atoms, crystal, constants = silicon
+    found = {}
+    for name, precon in (("exp", None), ("constants", ForceConstantPrecon(constants))):
+        copy = atoms.copy()
+        copy.calc = atoms.calc
+        optimizer = PreconditionedLBFGS(copy, precon=precon, logfile=None)
+        assert optimizer.run(fmax=1e-6, steps=150)
+        found[name] = optimizer.nsteps, copy.get_potential_energy()
+    assert found["constants"][0] < 0.6 * found["exp"][0]
+    assert np.isclose(found["constants"][1], found["exp"][1], atol=1e-8)
+
+
+def test_force_constants_are_positive_in_a_core(silicon):
+    """Also where bonds have other partners than in the crystal."""
+    atoms, crystal, constants = silicon
+    torn = atoms.copy()
+    torn.positions[:4] += 0.8
+    precon = ForceConstantPrecon(constants)
+    precon.make_precon(torn)
+    x = np.random.default_rng(2).normal(size=(3 * len(torn), 5))
+    assert (np.sum(x * np.array([precon.solve(c) for c in x.T]).T, axis=0) > 0).all()
+    torn.set_constraint(FixAtoms(np.arange(len(torn))))
+    with pytest.raises(NumericsError, match="no free atom"):
+        precon.make_precon(torn)

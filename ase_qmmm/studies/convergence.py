@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixAtoms
+from ase.optimize.optimize import Optimizer
 
 from ..errors import NumericsError, check_positive, check_structure, checked_keywords
 from ..files import write_atomically
@@ -164,7 +165,7 @@ class _Task:
     calc: Calculator
     fmax: float
     steps: int
-    optimizer: str
+    optimizer: str | Callable[..., Optimizer]
     path: Path | None
     digest: str
 
@@ -180,7 +181,7 @@ def convergence_study(
     r_buffer: float,
     fmax: float = 1e-4,
     steps: int = 300,
-    optimizer: str = "force-lbfgs",
+    optimizer: str | Callable[..., Optimizer] = "force-lbfgs",
     reference: Atoms | None = None,
     start: str = "predictor",
     folder: str | Path | None = None,
@@ -206,9 +207,9 @@ def convergence_study(
         eV/Å. Take it far below the forces that the errors to be seen come from.
     steps : int
         Most steps of one relaxation.
-    optimizer : {"force-lbfgs", "precon-lbfgs", "lbfgs", "bfgs", "fire"}
+    optimizer : {"force-lbfgs", "precon-lbfgs", "lbfgs", "bfgs", "fire"} or callable
         The first is :class:`~ase_qmmm.preconditioning.PreconditionedLBFGS`; rounding of energies does
-        not end it.
+        not end it. A callable makes one from ``(atoms, logfile=None)``.
     reference : ase.Atoms, optional
         Geometry relaxed by `qm` before; with its calculator's energy, if any.
     start : {"predictor", "reference"}
@@ -239,7 +240,7 @@ def convergence_study(
     """
     check_structure(atoms)
     check_positive("fmax", fmax, "eV/Å")
-    if optimizer not in OPTIMIZERS:
+    if not callable(optimizer) and optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer: got {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
     if start not in ("predictor", "reference"):
         raise ValueError(f"start: got {start!r}, expected 'predictor' or 'reference'")
@@ -258,10 +259,13 @@ def convergence_study(
     predictor.set_constraint(FixAtoms(mask=frozen) if frozen.any() else None)
     workers = pool or TaskPool()
 
+    # How a callable goes to the minimum is its own affair.
+    way = "own" if callable(optimizer) else optimizer
+
     def task(name: str, calc: Calculator, begin: Atoms, options: Mapping[str, Any]) -> _Task:
         label = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")
         path = None if place is None else place / f"{label}.extxyz"
-        digest = _digest(atoms, begin.positions, frozen, calc, options, fmax, optimizer)
+        digest = _digest(atoms, begin.positions, frozen, calc, options, fmax, way)
         return _Task(name, predictor, begin, calc, fmax, steps, optimizer, path, digest)
 
     tasks, keys, counts = [], [], []
@@ -273,7 +277,8 @@ def convergence_study(
             (reference,) = workers.map(_relaxed, tasks)
             tasks.clear()
         first = predictor.copy()
-        first.positions = reference.positions
+        first.positions += _difference(reference, predictor, predictor)
+        first.positions[frozen] = atoms.positions[frozen]
     for name, scheme in schemes.items():
         for r in sizes:
             inside = Regions.from_distance(atoms, centre, r, r_buffer)
@@ -327,12 +332,12 @@ def _digest(
     calc: Calculator,
     options: Mapping[str, Any],
     fmax: float,
-    optimizer: str,
+    way: str,
 ) -> str:
     """What a relaxed structure depends on."""
     # Options that are at their defaults do not make another study.
     given = "".join(f" {name}={options[name]!r}" for name in sorted(options))
-    digest = hashlib.sha256(f"{calc!r}{given} {fmax!r} {optimizer}".encode())
+    digest = hashlib.sha256(f"{calc!r}{given} {fmax!r} {way}".encode())
     regions = getattr(calc, "regions", None)
     masks = [regions.numbers] if isinstance(regions, Regions) else []
     # A reference that was read differs from the one that was written in the last bit.
@@ -364,7 +369,8 @@ def _relaxed(task: _Task) -> Atoms:
     atoms = task.start.copy()
     atoms.calc = task.calc
     # Mixtures have no energy that a log could show.
-    optimizer = OPTIMIZERS[task.optimizer](atoms, logfile=None)
+    make = task.optimizer if callable(task.optimizer) else OPTIMIZERS[task.optimizer]
+    optimizer = make(atoms, logfile=None)
     converged = optimizer.run(fmax=task.fmax, steps=task.steps)
     if not converged:
         force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())

@@ -170,7 +170,6 @@ def test_slope_and_its_error(rng):
         ({"radii": [-1.0]}, ValueError, "radii"),
         ({"optimizer": "newton"}, ValueError, "optimizer"),
         ({"fmax": 0.0}, ValueError, "fmax"),
-        ({"initial": "relaxed"}, ValueError, "initial"),
         ({"cente": 3}, TypeError, "centre"),
     ],
 )

@@ -14,7 +14,7 @@ from mixing_fixtures import (
     vacancy,
 )
 
-from ase_qmmm import ForceMixingCalculator, Regions
+from ase_qmmm import ForceMixingCalculator, Regions, TightBinding
 
 # Buffer beyond the range of the quantum model, so that its cluster is as good as the whole.
 FULL = KUMAGAI_RANGE + 0.1
@@ -209,3 +209,17 @@ def test_regions_can_be_changed():
     assert np.flatnonzero(np.abs(second - reference).max(axis=1) > 1e-6).tolist() == [50]
     calc.regions = Regions([50], n_atoms=len(atoms))
     assert np.array_equal(forces(calc, atoms), second)
+
+
+@pytest.mark.parametrize(
+    "kpts", [(1, 1, 2), [[0, 0, 0.125], [0, 0, 0.375], [0, 0, -0.125], [0, 0, -0.375]]], ids=["grid", "list"]
+)
+def test_k_points_of_the_whole_cell_are_those_given(kpts):
+    """Where the quantum call is on the whole cell, forces are those of the model to the last digit."""
+    qm = TightBinding("nrl-Si-sp", kT=0.3, mu=5.8, kpts=kpts)
+    atoms = SILICON.supercell((3, 3, 1), cubic=True)
+    atoms.rattle(0.03, seed=1)
+    inside = np.arange(len(atoms)) != 5
+    calc = ForceMixingCalculator(qm, stillinger_weber(), Regions(inside, ~inside), crystal=SILICON)
+    exact = qm.get_property("forces", atoms)
+    assert np.allclose(forces(calc, atoms)[inside], exact[inside], rtol=0, atol=1e-12)

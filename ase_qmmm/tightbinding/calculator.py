@@ -177,21 +177,31 @@ class TightBinding(SiteCalculator):
             return k_grid(atoms, 2 * np.pi * float(self.kpts["density"]))
         return np.ones(3, int)
 
+    def _samples(self, atoms: Atoms) -> bool:
+        """Whether a grid or a list of k-points was given that suits the periodic directions of `atoms`."""
+        if isinstance(self.kpts, dict) or np.array_equal(self.kpts, (1, 1, 1)):
+            return False
+        points = np.asarray(self.kpts, dtype=float)
+        return bool((points[..., ~atoms.pbc] == (1.0 if points.ndim == 1 else 0.0)).all())
+
     def for_cluster(self, cluster: Atoms, system: Atoms, crystal: Crystal | None = None) -> TightBinding:
         """Calculator for a cluster carved from `system`: sampled as densely, at the crystal's Fermi level.
 
         A carved cluster exchanges electrons with the crystal around it, so that a calculator without `mu`
-        gets that of `crystal`, where one is known.
+        gets that of `crystal`, where one is known. In the cell of `system` itself k-points are those given.
         """
+        options: dict[str, Any] = {}
+        if self.mu is None and crystal is not None:
+            options = {"mu": fermi_level(self, crystal), "energy": "grand"}
+        if self._samples(cluster) and _same_cell(cluster, system):
+            return self.with_options(**options)
         length = CLUSTER_LENGTH
         if not isinstance(self.kpts, dict) and np.shape(self.kpts) == (3,):
             grid = np.asarray(self.kpts, dtype=float)
             sampled = (grid * cell_heights(system))[(grid > 1) & system.pbc]
             length = max(length, sampled.max(initial=0.0))
         grid = np.maximum(k_grid(cluster, length), self._own_grid(cluster))
-        options: dict[str, Any] = {"kpts": {"size": tuple(int(n) for n in grid), "gamma": True}}
-        if self.mu is None and crystal is not None:
-            options |= {"mu": fermi_level(self, crystal), "energy": "grand"}
+        options["kpts"] = {"size": tuple(int(n) for n in grid), "gamma": True}
         return self.with_options(**options)
 
     # -- evaluation ------------------------------------------------------------------------------------
@@ -409,6 +419,14 @@ def checked_inputs(calc: Any, atoms: Any, name: str = "calc") -> tuple[TightBind
 
 
 @checked_keywords
+def _same_cell(first: Atoms, second: Atoms) -> bool:
+    """Whether k-points mean the same in both."""
+    periodic = first.pbc
+    return np.array_equal(periodic, second.pbc) and np.array_equal(
+        first.cell.array[periodic], second.cell.array[periodic]
+    )
+
+
 def fermi_level(
     model: TightBinding | str, crystal: Crystal | Atoms, kpts: Any = None, kT: float | None = None
 ) -> float:

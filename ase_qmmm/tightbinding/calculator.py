@@ -418,7 +418,6 @@ def checked_inputs(calc: Any, atoms: Any, name: str = "calc") -> tuple[TightBind
     return calc, cell
 
 
-@checked_keywords
 def _same_cell(first: Atoms, second: Atoms) -> bool:
     """Whether k-points mean the same in both."""
     periodic = first.pbc
@@ -427,6 +426,7 @@ def _same_cell(first: Atoms, second: Atoms) -> bool:
     )
 
 
+@checked_keywords
 def fermi_level(
     model: TightBinding | str, crystal: Crystal | Atoms, kpts: Any = None, kT: float | None = None
 ) -> float:

@@ -57,6 +57,7 @@ def test_circuits_in_a_periodic_quadrupole():
     found = [burgers_circuit(atoms, crystal, 9.0, centre=core) for core in atoms.info["cores"]]
     b = atoms.info["burgers"]
     assert np.allclose(found, [b, -b, b, -b], atol=1e-10)
+    # As far as the elastic constants, from differences, are cubic; the largest element is 0.1 1/Å.
     assert np.allclose(nye_tensor(atoms, crystal).sum(axis=0), 0.0, atol=1e-5)
 
 

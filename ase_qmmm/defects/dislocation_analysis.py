@@ -61,7 +61,7 @@ def nye_tensor(atoms: Atoms, crystal: Crystal, *, orientation: Any = None) -> np
 
     References
     ----------
-    .. [1] C. S. Hartley, Y. Mishin, Acta Mater. 53, 1313 (2005), eqs. (11), (17), (18).
+    .. [1] C. S. Hartley, Y. Mishin, Acta Mater. 53, 1313 (2005).
     """
     _check(atoms, crystal)
     i, j, q, p = _bonds(atoms, crystal, _rotation(atoms, crystal, orientation))
@@ -205,8 +205,10 @@ def _bonds(
     i, j, q, length = neighbour_pairs(atoms, float(reach), "ijDd")
     cosines = np.zeros((crystal.n_basis, len(i)))
     which = np.zeros((crystal.n_basis, len(i)), dtype=int)
-    for basis in range(crystal.n_basis):
-        vectors = crystal.stencil(basis, within) @ rotation.T
+    tables = [crystal.stencil(basis, within) @ rotation.T for basis in range(crystal.n_basis)]
+    padded = np.zeros((crystal.n_basis, max(map(len, tables)), 3))
+    for basis, vectors in enumerate(tables):
+        padded[basis, : len(vectors)] = vectors
         products = q @ (vectors / np.linalg.norm(vectors, axis=1)[:, None]).T / length[:, None]
         which[basis] = products.argmax(axis=1)
         cosines[basis] = products.max(axis=1, initial=-1.0)
@@ -216,10 +218,6 @@ def _bonds(
     site = score.argmax(axis=0)[i]
     pair = np.arange(len(i))
     chosen, cosine = which[site, pair], cosines[site, pair]
-    tables = [crystal.stencil(basis, within) @ rotation.T for basis in range(crystal.n_basis)]
-    padded = np.zeros((crystal.n_basis, max(map(len, tables)), 3))
-    for basis, table in enumerate(tables):
-        padded[basis, : len(table)] = table
     p = padded[site, chosen]
     # Of two bonds in the same direction the one of nearer length.
     order = np.lexsort((np.abs(length - np.linalg.norm(p, axis=1)), chosen, i))

@@ -179,7 +179,8 @@ class TightBinding(SiteCalculator):
 
     def _samples(self, atoms: Atoms) -> bool:
         """Whether a grid or a list of k-points was given that suits the periodic directions of `atoms`."""
-        if isinstance(self.kpts, dict) or np.array_equal(self.kpts, (1, 1, 1)):
+        explicit = not isinstance(self.kpts, dict) and np.shape(self.kpts)[-1:] == (3,)
+        if not explicit or np.array_equal(self.kpts, (1, 1, 1)):
             return False
         points = np.asarray(self.kpts, dtype=float)
         return bool((points[..., ~atoms.pbc] == (1.0 if points.ndim == 1 else 0.0)).all())
